@@ -1,0 +1,112 @@
+"""The one place that opens adapters from settings: the composition root of web, worker, scheduler and command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from app.config import Settings
+from app.ports import CostStore, Metadata, Queue, Source
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Backends:
+    """Everything behind the product, opened. Safe to share between the threads of one process, not across a fork."""
+
+    settings: Settings
+    source: Source
+    costs: CostStore
+    metadata: Metadata
+    queue: Queue
+    clock: Clock = utc_now
+
+    def today(self) -> date:
+        return self.clock().date()
+
+
+def current() -> Backends:
+    """The backends of the Flask app that serves this request."""
+    from flask import current_app
+
+    backends: Backends = current_app.extensions["spendscope"]
+    return backends
+
+
+def open_backends(settings: Settings, *, clock: Clock = utc_now) -> Backends:
+    """Open the adapter of each part: the production one where a setting names a server, else the embedded one.
+
+    Drivers are imported here and not before, so that a process carries only what it uses.
+    """
+    return Backends(
+        settings=settings,
+        source=open_source(settings),
+        costs=open_costs(settings, metadata := open_metadata(settings)),
+        metadata=metadata,
+        queue=open_queue(settings),
+        clock=clock,
+    )
+
+
+def sample_source(settings: Settings) -> str:
+    """Root of the sample organisation's files."""
+    return (settings.data_dir.resolve() / "sample" / "costs").as_uri() + "/"
+
+
+def store_dir(settings: Settings) -> Path:
+    """Where the embedded parts keep what they know; the sample never shares it with real data."""
+    root = settings.data_dir.resolve()
+    return root / "sample" / "store" if settings.serves_demo else root / "store"
+
+
+def open_source(settings: Settings) -> Source:
+    root = sample_source(settings) if settings.serves_demo else settings.source
+    if root.startswith("s3://"):
+        from app.adapters.s3 import S3Source
+
+        return S3Source(root, endpoint_url=settings.aws_endpoint_url)
+    from app.adapters.folder import FolderSource
+
+    return FolderSource(root)
+
+
+def open_metadata(settings: Settings) -> Metadata:
+    if settings.mongodb_uri:
+        from app.adapters.mongodb import MongoMetadata
+
+        return MongoMetadata(settings.mongodb_uri.get_secret_value(), settings.mongodb_database)
+    from app.adapters.sqlite import SqliteMetadata
+
+    return SqliteMetadata(store_dir(settings) / "metadata.sqlite")
+
+
+def open_costs(settings: Settings, metadata: Metadata) -> CostStore:
+    if settings.influxdb_url:
+        from app.adapters.influxdb import InfluxCostStore
+
+        return InfluxCostStore(
+            url=settings.influxdb_url,
+            token=settings.influxdb_token.get_secret_value() if settings.influxdb_token else "",
+            org=settings.influxdb_org,
+            bucket=settings.influxdb_bucket,
+            retention_days=settings.retention,
+            ledger=metadata,
+            cache_dir=store_dir(settings) / "influxdb",
+        )
+    from app.adapters.parquet import ParquetCostStore
+
+    return ParquetCostStore(store_dir(settings) / "costs", retention_days=settings.retention)
+
+
+def open_queue(settings: Settings) -> Queue:
+    from app.adapters.rq import RqQueue, private_url
+
+    url = settings.redis_url.get_secret_value() if settings.redis_url else private_url(settings.data_dir)
+    return RqQueue(url, job_timeout=settings.job_timeout_seconds)

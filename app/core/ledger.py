@@ -1,0 +1,256 @@
+"""The ledger: which file each figure came from, what it was first reported as, and how far it can be trusted.
+
+Pure values and decisions; app.ingest carries them out, the metadata store keeps them. Totals are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from typing import Final, Literal
+
+from app.core.charges import NOTHING, Totals
+from app.core.periods import DAY
+from app.errors import Reason
+
+IngestionStatus = Literal["ingested", "noop", "quarantined", "superseded", "waiting", "failed"]
+INGESTION_STATUSES: Final = ("ingested", "noop", "quarantined", "superseded", "waiting", "failed")
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """What became of one version of one source object.
+
+    `source` is the root (`s3://bucket/costs/`, `file:///dir/costs/`), `key` the name below it, `version` the root's
+    change token (etag; size and mtime of a local file). `held` names accounts of the file whose day belongs to
+    another source: kept for reconciliation, never added.
+    """
+
+    id: str
+    source: str
+    key: str
+    version: str
+    day: date | None
+    status: IngestionStatus
+    started: datetime
+    finished: datetime | None = None
+    sha256: str | None = None
+    parser: int = 0
+    size: int = 0
+    rows: int = 0
+    totals: Totals | None = None
+    accounts: Mapping[str, Totals] = field(default_factory=dict)
+    held: tuple[str, ...] = ()
+    notice: str | None = None
+    reason: Reason | None = None
+    revision: int | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class AccountDay:
+    """One account's part of one day. `owner` is source + key of the file it came from, None once released to zero."""
+
+    owner: str | None
+    sha256: str | None
+    revision: int
+    first: Totals
+    current: Totals
+    estimated: bool
+    first_reported: datetime
+    changed: datetime
+
+
+@dataclass(frozen=True)
+class DayRecord:
+    """One day of the ledger, kept as a single document: `revision` is its compare-and-set token.
+
+    `sources` are the files (source + key) with accepted bytes for this day and their sha256: a day that a file
+    without rows completed is complete too. `restating` is set while a store that cannot replace a day at once
+    (InfluxDB) is being written: readers keep the last verified figures.
+    """
+
+    day: date
+    revision: int = 0
+    accounts: Mapping[str, AccountDay] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    failed_accounts: tuple[str, ...] = ()
+    restating: bool = False
+
+    @property
+    def complete_file(self) -> bool:
+        return bool(self.sources)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A parsed file as the ledger sees it. `covered` is None when it speaks for every account."""
+
+    owner: str
+    sha256: str
+    accounts: Mapping[str, Totals]
+    estimated: frozenset[str]
+    covered: frozenset[str] | None
+    failed: frozenset[str]
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`replaced`: accounts whose day becomes exactly what the file says (nothing, for the released ones).
+
+    `taken` ⊆ `replaced` have rows in the file; `held` belong to another source. `record` is the day afterwards.
+    """
+
+    record: DayRecord
+    taken: frozenset[str]
+    released: frozenset[str]
+    held: frozenset[str]
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        return self.taken | self.released
+
+
+def decide(record: DayRecord, arrival: Arrival) -> Decision:
+    """What a file changes of a day (DESIGN §4: one owner an account-day; a new version releases what it lost)."""
+    owned = {name for name, part in record.accounts.items() if part.owner == arrival.owner}
+    elsewhere = {name for name, part in record.accounts.items() if part.owner not in (None, arrival.owner)}
+    speaks_for = set(arrival.accounts) if arrival.covered is None else set(arrival.accounts) & arrival.covered
+    speaks_for -= arrival.failed
+    taken = frozenset(speaks_for - elsewhere)
+    held = frozenset(speaks_for & elsewhere)
+    gone = owned - set(arrival.accounts) - arrival.failed
+    released = frozenset(gone if arrival.covered is None else gone & arrival.covered)
+    accounts = dict(record.accounts)
+    for name in taken:
+        accounts[name] = _restated(record.accounts.get(name), arrival, arrival.accounts[name], name in arrival.estimated)
+    for name in released:
+        accounts[name] = replace(_restated(record.accounts[name], arrival, NOTHING, False), owner=None)
+    after = replace(
+        record,
+        revision=record.revision + 1,
+        accounts=accounts,
+        sources={**record.sources, arrival.owner: arrival.sha256},
+        failed_accounts=tuple(sorted(arrival.failed)),
+        restating=False,
+    )
+    return Decision(after, taken, released, held)
+
+
+def _restated(before: AccountDay | None, arrival: Arrival, totals: Totals, estimated: bool) -> AccountDay:
+    if before is None:
+        return AccountDay(
+            owner=arrival.owner,
+            sha256=arrival.sha256,
+            revision=1,
+            first=totals,
+            current=totals,
+            estimated=estimated,
+            first_reported=arrival.at,
+            changed=arrival.at,
+        )
+    moved = before.current != totals
+    return replace(
+        before,
+        owner=arrival.owner,
+        sha256=arrival.sha256,
+        revision=before.revision + moved,
+        current=totals,
+        estimated=estimated,
+        changed=arrival.at if moved else before.changed,
+    )
+
+
+DayStatus = Literal["complete", "settling", "missing", "quarantined"]
+LOOKBACK: Final = 14
+"""Days back in which an account with cost is expected to have cost again (DESIGN §4, "Missing")."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Status of each day × account of a range; `days` has the worst of each day, None where nothing was expected."""
+
+    accounts: Mapping[date, Mapping[str, DayStatus]]
+    days: Mapping[date, DayStatus | None]
+
+    def with_status(self, status: DayStatus) -> list[date]:
+        return [day for day, worst in self.days.items() if worst == status]
+
+    @property
+    def complete_through(self) -> date | None:
+        """The last day of the unbroken run of complete days from the first day with data."""
+        found = None
+        for day, status in self.days.items():
+            if status == "complete":
+                found = day
+            elif status is not None:
+                break
+        return found
+
+
+def settles_at(day: date, settling_days: int) -> date:
+    """The first day on which `day` counts as complete: `settling_days` full UTC days after it."""
+    return day + timedelta(days=settling_days + 1)
+
+
+def coverage(
+    records: Mapping[date, DayRecord],
+    days: list[date],
+    *,
+    today: date,
+    settling_days: int,
+    quarantined: frozenset[date] = frozenset(),
+) -> Coverage:
+    """Judge days in order. `records` should reach LOOKBACK days further back than `days`.
+
+    A day is expected once any day before it, within LOOKBACK, had cost for an account; a day whose only file was
+    quarantined is `quarantined`. Today and later are never expected.
+    """
+    by_account: dict[date, Mapping[str, DayStatus]] = {}
+    worst: dict[date, DayStatus | None] = {}
+    for day in days:
+        expected: dict[str, date] = {}
+        for back in range(1, LOOKBACK + 1):
+            earlier = records.get(day - back * DAY)
+            if earlier:
+                for name, part in earlier.accounts.items():
+                    if part.current.rows:
+                        expected.setdefault(name, earlier.day)
+        record = records.get(day)
+        if record is None and day >= today:
+            by_account[day], worst[day] = {}, None
+            continue
+        settled = settles_at(day, settling_days) <= today
+        by_account[day] = _accounts_of(record, expected, settled, day in quarantined)
+        worst[day] = _worst(by_account[day], record, settled, day in quarantined)
+    return Coverage(by_account, worst)
+
+
+def _accounts_of(
+    record: DayRecord | None, expected: Mapping[str, date], settled: bool, quarantined: bool
+) -> dict[str, DayStatus]:
+    found: dict[str, DayStatus] = {}
+    names = {*expected, *(record.accounts if record else ()), *(record.failed_accounts if record else ())}
+    for name in sorted(names):
+        part = record.accounts.get(name) if record else None
+        failed = record is not None and name in record.failed_accounts
+        if part is None and (record is None or not record.complete_file or failed):
+            found[name] = "quarantined" if quarantined else "missing"
+        elif not settled or (part is not None and part.estimated):
+            found[name] = "settling"
+        else:
+            found[name] = "complete"
+    return found
+
+
+def _worst(
+    accounts: Mapping[str, DayStatus], record: DayRecord | None, settled: bool, quarantined: bool
+) -> DayStatus | None:
+    for status in ("quarantined", "missing", "settling"):
+        if status in accounts.values():
+            return status
+    if record is None or not record.complete_file:
+        return "quarantined" if quarantined else None
+    return "complete" if settled else "settling"

@@ -1,0 +1,244 @@
+"""What Spendscope needs from the world, in its own words. app.backends decides which adapter stands behind each.
+
+Every method may raise Unavailable (the part does not answer) or BadCredentials, beside what it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, TypeVar
+
+from app.core.charges import Totals
+from app.core.jobs import Job, JobStatus
+from app.core.ledger import DayRecord, Ingestion
+from app.core.rollup import Rollup
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+Item = TypeVar("Item")
+
+
+# --- where cost files come from -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SourceObject:
+    """An object below the root. `version` changes whenever the bytes may have changed."""
+
+    key: str
+    version: str
+    size: int
+    modified: datetime
+
+
+class Source(Protocol):
+    """Daily cost files below a root, `costs/YYYY-MM-DD.csv[.gz]`, and coverage sidecars beside it."""
+
+    root: str
+
+    def check(self) -> None:
+        """Raise Unavailable or BadCredentials when the root cannot be listed."""
+
+    def list(self) -> Iterator[SourceObject]:
+        """Every object directly below the root, in name order, page by page."""
+
+    def open(self, found: SourceObject) -> AbstractContextManager[BinaryIO]:
+        """The bytes of exactly this version, as a stream. Raises Conflict when it has changed since it was listed."""
+
+    def sidecar(self, day: date) -> bytes | None:
+        """`coverage/YYYY-MM-DD.json` beside the root, None when there is none (at most 1 MiB)."""
+
+
+# --- where the cost series live -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoredDay:
+    """What a cost store holds for a day, read back from it."""
+
+    day: date
+    accounts: Mapping[str, Totals]
+
+
+class CostStore(Protocol):
+    """Charges by day, and the read model (core.rollup) that everything shown comes from."""
+
+    exact: bool
+    """Whether totals read back are exact decimals; otherwise they agree to 1e-6 and headline totals come from the ledger."""
+
+    atomic: bool
+    """Whether `replace` shows readers the old or the new day only; otherwise the ledger marks the day `restating`."""
+
+    def prepare(self) -> None:
+        """Create or check what it stands on (directories; bucket and retention). Raises CannotStart."""
+
+    def check(self) -> None:
+        """Raise Unavailable or BadCredentials when it cannot be used."""
+
+    def oldest(self, today: date) -> date | None:
+        """The first day retention keeps; None for all."""
+
+    def replace(self, day: date, accounts: frozenset[str], charges: pa.Table) -> StoredDay:
+        """Make `charges` (core.dailycsv.SCHEMA) all that these accounts have on `day`; other accounts stay.
+
+        Idempotent. Returns what was read back; the caller compares it before anything is shown as new. An atomic
+        store that reads back something else keeps the old day and raises Conflict.
+        """
+
+    def day(self, day: date) -> pa.Table:
+        """The charges stored for a day, sorted by key, as `replace` took them."""
+
+    def stored_days(self) -> Mapping[date, StoredDay]:
+        """Every day it holds: what the ledger is repaired from at start. Empty where the store is not atomic."""
+
+    def publish(self, day: date) -> None:
+        """Let readers see a day after the ledger has taken it (nothing to do where `replace` already did)."""
+
+    def rollup(self) -> Rollup:
+        """The newest verified read model; cheap to ask in every request."""
+
+
+# --- what is known about the data, and what is being done ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listing(Generic[Item]):
+    """One page of a list, newest first; `next_cursor` is None on the last."""
+
+    items: Sequence[Item]
+    next_cursor: str | None
+
+
+class Ledger(Protocol):
+    """Ingestions and days (core.ledger). A flip is one compare-and-set of one day."""
+
+    def day_record(self, day: date) -> DayRecord:
+        """The day's record, an empty one at revision 0 when it was never touched."""
+
+    def day_records(self, start: date, end: date) -> dict[date, DayRecord]:
+        """Records of [start, end) that exist."""
+
+    def put_day_record(self, record: DayRecord) -> bool:
+        """Store it if the stored revision is `record.revision - 1`; False when somebody else was faster.
+
+        A change also moves `ledger_version` on, in the same write or before it can be read.
+        """
+
+    def ledger_version(self) -> int:
+        """Grows with every change of a day record: the data version of stores without one of their own."""
+
+    def put_ingestion(self, ingestion: Ingestion) -> None:
+        """Insert, or replace the one with this id."""
+
+    def ingestion(self, id: str) -> Ingestion | None: ...
+
+    def ingestions(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None, key: str | None = None
+    ) -> Listing[Ingestion]:
+        """Newest first. Raises InvalidInput for a cursor it did not give out."""
+
+    def known_versions(self, source: str) -> dict[tuple[str, str], str]:
+        """(key, version) → status of every object version with a final ingestion below this root."""
+
+    def versions_of(self, source: str, key: str) -> list[Ingestion]:
+        """All ingestions of one object, newest first."""
+
+    def quarantined_days(self, start: date, end: date) -> frozenset[date]:
+        """Days in [start, end) whose newest ingestion of some key is quarantined."""
+
+
+class Jobs(Protocol):
+    """Job records (core.jobs). Every transition is one compare-and-set on the claim's token."""
+
+    def put_job(self, job: Job) -> tuple[Job, bool]:
+        """Record a job unless one with the same `key` is not final yet; returns the job there is, and if it is new."""
+
+    def job(self, id: str) -> Job | None: ...
+
+    def jobs(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None, kind: str | None = None
+    ) -> Listing[Job]:
+        """Newest first."""
+
+    def claim(self, id: str, *, worker: str, now: datetime, lease_until: datetime) -> Job | None:
+        """Make it `running` with the next token if it is queued, due while waiting, or its lease has run out."""
+
+    def renew(
+        self, id: str, token: int, *, lease_until: datetime, done_steps: int, all_steps: int | None, message: str | None
+    ) -> bool:
+        """Hold the lease and record progress; False when the claim is no longer ours or the job was cancelled."""
+
+    def finish(
+        self,
+        id: str,
+        token: int,
+        status: JobStatus,
+        *,
+        now: datetime,
+        message: str | None = None,
+        result: Mapping[str, Any] | None = None,
+        not_before: datetime | None = None,
+    ) -> bool:
+        """End the claim with a final status, or with `waiting` until `not_before`; False when it is no longer ours."""
+
+    def requeue(self, id: str, *, now: datetime) -> bool:
+        """`waiting` and due, or `running` with a lease that ran out → `queued`; False when neither."""
+
+    def cancel(self, id: str, *, now: datetime) -> Job | None:
+        """`cancelled` unless it is final; the job afterwards, None when there is no such job."""
+
+    def unfinished(self, *, limit: int = 10_000) -> list[Job]:
+        """Jobs that are not final, by priority (highest first) and age: what the queue must know of."""
+
+    def job_counts(self) -> dict[str, int]:
+        """How many jobs have each status."""
+
+    def forget_jobs(self, *, finished_before: datetime) -> int:
+        """Housekeeping: drop final jobs that ended before this; how many."""
+
+
+class Schedule(Protocol):
+    def take_slot(self, name: str, slot: datetime) -> bool:
+        """True for exactly one caller per (name, slot), however many schedulers ask."""
+
+
+class Metadata(Ledger, Jobs, Schedule, Protocol):
+    """The metadata store: one technology behind all of it."""
+
+    def prepare(self) -> None:
+        """Create tables, collections and indexes; refuse a newer schema. Raises CannotStart."""
+
+    def check(self) -> None:
+        """Raise Unavailable or BadCredentials."""
+
+    def close(self) -> None: ...
+
+
+# --- how work reaches a worker ------------------------------------------------------------------------------------
+
+
+class Queue(Protocol):
+    """Carries job ids. It may forget or repeat; the job record may not."""
+
+    def check(self) -> None:
+        """Raise Unavailable or BadCredentials; refuses a server that would lose or evict jobs."""
+
+    def push(self, job: Job) -> None:
+        """Hand the job to a worker. Pushing the same attempt again is the same as once."""
+
+    def holds(self, job: Job) -> bool:
+        """Whether this attempt of the job is queued or being worked on."""
+
+    def stop(self, job: Job) -> None:
+        """Ask the worker that runs it to stop; nothing happens when none does."""
+
+    def waiting(self) -> int:
+        """How many are queued."""
+
+    def workers(self) -> int:
+        """How many workers have shown a sign of life lately."""
