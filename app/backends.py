@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 from app.config import Settings
 from app.ports import CostStore, Metadata, Queue, Source
@@ -27,6 +28,8 @@ class Backends:
     metadata: Metadata
     queue: Queue
     clock: Clock = utc_now
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What app.costs keeps between requests of one process."""
 
     def today(self) -> date:
         return self.clock().date()

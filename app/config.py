@@ -17,39 +17,77 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str = Field("", description="Where cost files arrive: `s3://bucket/costs/` or `file:///dir/costs/`. Unset: the sample organisation.")
+    source: str = Field(
+        "",
+        description="Where cost files arrive: `s3://bucket/costs/` or `file:///dir/costs/`. Unset: the sample organisation.",
+    )
     data_dir: Path = Field(Path("data"), description="Directory of everything the embedded parts keep.")
-    retention_days: int | None = Field(None, ge=0, description="Days the cost store keeps; 0 for ever. Default: 180 with InfluxDB, 0 embedded.")
+    retention_days: int | None = Field(
+        None, ge=0, description="Days the cost store keeps; 0 for ever. Default: 180 with InfluxDB, 0 embedded."
+    )
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="The one currency of this deployment (ISO 4217).")
     settling_days: int = Field(2, ge=0, le=31, description="Full UTC days after a day until it counts as complete.")
     watch_seconds: int = Field(300, ge=5, description="How often the scheduler lists the source.")
-    host: str = Field("127.0.0.1", description="Address the web server listens on; only loopback until access control lands.")
+    host: str = Field(
+        "127.0.0.1", description="Address the web server listens on; only loopback until access control lands."
+    )
     port: int = Field(8050, ge=0, le=65535, description="Port of the web server.")
     demo: bool | None = Field(None, description="Serve the sample organisation. Default: yes when no source is set.")
     demo_days: int = Field(400, ge=30, le=1500, description="Days of history of the sample organisation.")
     demo_seed: int = Field(7, ge=0, description="Seed of the sample organisation.")
     workers: int = Field(2, ge=1, le=64, description="Worker processes that `up` starts.")
-    web_threads: int = Field(8, ge=1, le=128, description="Threads of a web process.")
+    web_processes: int = Field(2, ge=1, le=64, description="Processes of the web server.")
+    web_threads: int = Field(4, ge=1, le=128, description="Threads of each web process.")
     max_file_bytes: int = Field(256 * 2**20, ge=1024, description="Most bytes of a cost file, after decompression.")
     max_file_rows: int = Field(2_000_000, ge=1, description="Most rows of a cost file.")
     max_series: int = Field(200_000, ge=1, description="Most distinct values of one text column of a cost file.")
     job_timeout_seconds: int = Field(900, ge=10, description="Longest run of one job before it is stopped.")
     job_attempts: int = Field(5, ge=1, le=20, description="How often a job is tried before it has failed.")
-    lease_seconds: float = Field(12.0, gt=0, description="How long a worker's silence is believed before its job starts again.")
+    lease_seconds: float = Field(
+        12.0, gt=0, description="How long a worker's silence is believed before its job starts again."
+    )
     keep_jobs_days: int = Field(30, ge=1, description="Days that finished jobs stay listed.")
     cache_megabytes: int = Field(32, ge=0, description="Memory of a web process for finished answers.")
-    secret_key: SecretStr | None = Field(None, description="Signs sessions (`SPENDSCOPE_SECRET_KEY_FILE` for a mounted secret).")
+    secret_key: SecretStr | None = Field(
+        None, description="Signs sessions (`SPENDSCOPE_SECRET_KEY_FILE` for a mounted secret)."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe messages to log.")
     log_format: Literal["text", "json"] = Field("text", description="`json` for one object a line.")
 
-    redis_url: SecretStr | None = Field(None, json_schema_extra={"env": "REDIS_URL"}, description="Redis of the queue; unset: a private one. Needs appendonly yes and maxmemory-policy noeviction.")
-    mongodb_uri: SecretStr | None = Field(None, json_schema_extra={"env": "MONGODB_URI"}, description="MongoDB of the metadata; unset: SQLite in the data directory.")
-    mongodb_database: str = Field("spendscope", json_schema_extra={"env": "MONGODB_DATABASE"}, description="Database when MONGODB_URI names none.")
-    influxdb_url: str | None = Field(None, json_schema_extra={"env": "INFLUXDB_URL"}, description="InfluxDB 2 of the cost series; unset: Parquet files in the data directory.")
-    influxdb_token: SecretStr | None = Field(None, json_schema_extra={"env": "INFLUXDB_TOKEN"}, description="Token with read and write on the bucket (`INFLUXDB_TOKEN_FILE` for a mounted secret).")
-    influxdb_org: str = Field("spendscope", json_schema_extra={"env": "INFLUXDB_ORG"}, description="Organisation of the bucket.")
-    influxdb_bucket: str = Field("cost_data", json_schema_extra={"env": "INFLUXDB_BUCKET"}, description="Bucket of the cost series.")
-    aws_endpoint_url: str | None = Field(None, json_schema_extra={"env": "AWS_ENDPOINT_URL"}, description="Another S3 endpoint; the other AWS_* variables are read by boto3 itself.")
+    redis_url: SecretStr | None = Field(
+        None,
+        json_schema_extra={"env": "REDIS_URL"},
+        description="Redis of the queue; unset: a private one. Needs appendonly yes and maxmemory-policy noeviction.",
+    )
+    mongodb_uri: SecretStr | None = Field(
+        None,
+        json_schema_extra={"env": "MONGODB_URI"},
+        description="MongoDB of the metadata; unset: SQLite in the data directory.",
+    )
+    mongodb_database: str = Field(
+        "spendscope", json_schema_extra={"env": "MONGODB_DATABASE"}, description="Database when MONGODB_URI names none."
+    )
+    influxdb_url: str | None = Field(
+        None,
+        json_schema_extra={"env": "INFLUXDB_URL"},
+        description="InfluxDB 2 of the cost series; unset: Parquet files in the data directory.",
+    )
+    influxdb_token: SecretStr | None = Field(
+        None,
+        json_schema_extra={"env": "INFLUXDB_TOKEN"},
+        description="Token with read and write on the bucket (`INFLUXDB_TOKEN_FILE` for a mounted secret).",
+    )
+    influxdb_org: str = Field(
+        "spendscope", json_schema_extra={"env": "INFLUXDB_ORG"}, description="Organisation of the bucket."
+    )
+    influxdb_bucket: str = Field(
+        "cost_data", json_schema_extra={"env": "INFLUXDB_BUCKET"}, description="Bucket of the cost series."
+    )
+    aws_endpoint_url: str | None = Field(
+        None,
+        json_schema_extra={"env": "AWS_ENDPOINT_URL"},
+        description="Another S3 endpoint; the other AWS_* variables are read by boto3 itself.",
+    )
 
     @field_validator("source")
     @classmethod
@@ -93,7 +131,9 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        wrong = [f"{environment_name(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        wrong = [
+            f"{environment_name(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+        ]
         raise CannotStart("; ".join(wrong)) from None
 
 

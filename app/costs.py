@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any
 
 from app.backends import Backends
 from app.core.amounts import total as exact_total
 from app.core.ledger import LOOKBACK, Coverage, DayRecord, coverage
-from app.core.periods import DateRange
+from app.core.periods import EARLIEST, DateRange
 from app.core.query import CostQuery
 from app.core.rollup import CostFrame
 
@@ -66,3 +65,105 @@ class Ledgers:
             restating=tuple(day for day in inside if (r := self.records.get(day)) and r.restating),
             updated=self.updated,
         )
+
+
+def ask(backends: Backends, query: CostQuery) -> CostAnswer:
+    """Answer a question from the newest verified figures. Raises Unavailable when a store does not answer."""
+    rollup = backends.costs.rollup()
+    frame = rollup.frame(query)
+    ledgers = ledgers_of(backends)
+    total = frame.total
+    if not backends.costs.exact and total is not None:
+        total = _ledger_total(ledgers, query, total)
+    return CostAnswer(
+        frame=frame,
+        total=total,
+        unit=backends.settings.currency if query.metric != "usage_quantity" else None,
+        currency=backends.settings.currency,
+        data_version=rollup.version,
+        freshness=ledgers.freshness(query.range),
+    )
+
+
+def state(backends: Backends) -> tuple[int, int, date]:
+    """What every answer depends on beside the question: answers to equal questions in equal states are equal."""
+    return backends.costs.rollup().version, backends.metadata.ledger_version(), backends.today()
+
+
+def dimension_values(backends: Backends, dimension: str, query: CostQuery) -> list[tuple[str, Decimal | None]]:
+    """Values of a dimension under the query's other filters with their exact cost, largest first."""
+    return backends.costs.rollup().values_with_cost(dimension, query)
+
+
+def first_and_last_day(backends: Backends) -> DateRange | None:
+    """The range from the first to the last day with accepted data; None when there is none yet."""
+    days = backends.costs.rollup().days
+    return DateRange(days[0], days[-1] + timedelta(days=1)) if days else None
+
+
+def coverage_of(backends: Backends, days: DateRange) -> tuple[Coverage, dict[date, DayRecord]]:
+    """Status of every day × account of a range, and the day records with first-reported and current totals."""
+    records = backends.metadata.day_records(days.start - timedelta(days=LOOKBACK), days.end)
+    quarantined = backends.metadata.quarantined_days(days.start, days.end)
+    judged = coverage(
+        records,
+        list(days),
+        today=backends.today(),
+        settling_days=backends.settings.settling_days,
+        quarantined=quarantined,
+    )
+    return judged, {day: record for day, record in records.items() if day in days}
+
+
+def ledgers_of(backends: Backends) -> Ledgers:
+    """The whole ledger, read again only when it changed, and at most one fifth of the time while it keeps changing."""
+    version, today = backends.metadata.ledger_version(), backends.today()
+    kept = backends.memo.get("ledgers")
+    if kept is not None and (kept.key == (version, today) or time.monotonic() < kept.good_until):
+        ledgers: Ledgers = kept.ledgers
+        return ledgers
+    began = time.monotonic()
+    ledgers = _read_ledgers(backends, today)
+    now = time.monotonic()
+    backends.memo["ledgers"] = _Kept((version, today), now + 4 * (now - began), ledgers)
+    return ledgers
+
+
+@dataclass(frozen=True)
+class _Kept:
+    key: tuple[int, date]
+    good_until: float
+    ledgers: Ledgers
+
+
+def _read_ledgers(backends: Backends, today: date) -> Ledgers:
+    records = backends.metadata.day_records(EARLIEST, today + timedelta(days=3))
+    if not records:
+        return Ledgers({}, Coverage({}, {}), None)
+    days = DateRange(min(records), max(max(records) + timedelta(days=1), today))
+    judged = coverage(
+        records,
+        list(days),
+        today=today,
+        settling_days=backends.settings.settling_days,
+        quarantined=backends.metadata.quarantined_days(days.start, days.end),
+    )
+    changes = [part.changed for record in records.values() for part in record.accounts.values()]
+    return Ledgers(records, judged, max(changes, default=None))
+
+
+def _ledger_total(ledgers: Ledgers, query: CostQuery, fallback: Decimal) -> Decimal | None:
+    """The exact total from the ledger where it knows it: it keeps account × day, so any other filter falls back."""
+    if any(name != "account" for name, _ in query.filters):
+        return fallback
+    accounts = query.values("account")
+    values: list[Decimal] = []
+    for day in query.range:
+        record = ledgers.records.get(day)
+        for name, part in record.accounts.items() if record else ():
+            if not accounts or name in accounts:
+                value = part.current.of(query.metric)
+                if value is None:
+                    return None
+                values.append(value)
+    return exact_total(values)

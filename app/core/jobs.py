@@ -11,7 +11,15 @@ JobStatus = Literal[
     "queued", "running", "waiting", "done", "done-noop", "quarantined", "failed", "cancelled", "superseded"
 ]
 JOB_STATUSES: Final = (
-    "queued", "running", "waiting", "done", "done-noop", "quarantined", "failed", "cancelled", "superseded",
+    "queued",
+    "running",
+    "waiting",
+    "done",
+    "done-noop",
+    "quarantined",
+    "failed",
+    "cancelled",
+    "superseded",
 )
 FINAL: Final = frozenset({"done", "done-noop", "quarantined", "failed", "cancelled", "superseded"})
 KINDS: Final = ("ingest", "collect", "backfill", "detect", "scan")

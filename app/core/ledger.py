@@ -67,8 +67,9 @@ class DayRecord:
     """One day of the ledger, kept as a single document: `revision` is its compare-and-set token.
 
     `sources` are the files (source + key) with accepted bytes for this day and their sha256: a day that a file
-    without rows completed is complete too. `restating` is set while a store that cannot replace a day at once
-    (InfluxDB) is being written: readers keep the last verified figures.
+    without rows completed is complete too. `restating` is set from before the first write to the cost store until
+    the figures are verified, and names the job that may write until then: one at a time, so that two files for the
+    same day never interleave. Readers keep the last verified figures meanwhile.
     """
 
     day: date
@@ -77,6 +78,8 @@ class DayRecord:
     sources: Mapping[str, str] = field(default_factory=dict)
     failed_accounts: tuple[str, ...] = ()
     restating: bool = False
+    restating_job: str | None = None
+    restating_until: datetime | None = None
 
     @property
     def complete_file(self) -> bool:
@@ -125,7 +128,9 @@ def decide(record: DayRecord, arrival: Arrival) -> Decision:
     released = frozenset(gone if arrival.covered is None else gone & arrival.covered)
     accounts = dict(record.accounts)
     for name in taken:
-        accounts[name] = _restated(record.accounts.get(name), arrival, arrival.accounts[name], name in arrival.estimated)
+        accounts[name] = _restated(
+            record.accounts.get(name), arrival, arrival.accounts[name], name in arrival.estimated
+        )
     for name in released:
         accounts[name] = replace(_restated(record.accounts[name], arrival, NOTHING, False), owner=None)
     after = replace(
@@ -135,8 +140,17 @@ def decide(record: DayRecord, arrival: Arrival) -> Decision:
         sources={**record.sources, arrival.owner: arrival.sha256},
         failed_accounts=tuple(sorted(arrival.failed)),
         restating=False,
+        restating_job=None,
+        restating_until=None,
     )
     return Decision(after, taken, released, held)
+
+
+def begin(record: DayRecord, job_id: str, now: datetime, until: datetime) -> DayRecord | None:
+    """The record marked as being restated by a job; None while another job's mark still holds."""
+    if record.restating and record.restating_job != job_id and record.restating_until and record.restating_until > now:
+        return None
+    return replace(record, revision=record.revision + 1, restating=True, restating_job=job_id, restating_until=until)
 
 
 def _restated(before: AccountDay | None, arrival: Arrival, totals: Totals, estimated: bool) -> AccountDay:

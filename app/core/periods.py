@@ -63,7 +63,8 @@ def day_from(text: str, field: str) -> date:
         day = None
     if day is None or not EARLIEST <= day <= LATEST:
         raise InvalidInput(
-            f"{field} {text[:40]!r} is not a date. Write it as YYYY-MM-DD, between {EARLIEST} and {LATEST}.", field=field
+            f"{field} {text[:40]!r} is not a date. Write it as YYYY-MM-DD, between {EARLIEST} and {LATEST}.",
+            field=field,
         )
     return day
 

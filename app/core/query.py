@@ -33,7 +33,9 @@ class CostQuery:
         given: dict[str, list[str]] = {}
         for name, value in pairs:
             if name not in FIELDS:
-                raise InvalidInput(f"{name[:40]!r} is not a parameter here. Use one of: {', '.join(FIELDS)}.", field=name)
+                raise InvalidInput(
+                    f"{name[:40]!r} is not a parameter here. Use one of: {', '.join(FIELDS)}.", field=name
+                )
             given.setdefault(name, []).append(value)
         for name, values in given.items():
             if name not in DIMENSIONS and len(values) > 1:
@@ -115,5 +117,3 @@ def filters_from(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, tuple[str
             raise InvalidInput(f"{name} has a value of {len(value)} characters; at most 1024.", field=name)
         found.setdefault(name, set()).add(value)
     return tuple((name, tuple(sorted(found[name]))) for name in sorted(found))
-
-

@@ -9,7 +9,7 @@ from a file that all web processes share.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -26,14 +26,15 @@ from app.core.query import CostQuery
 
 SMALL_GRIDS: Final = (("service", "region"), ("account", "service"), ("account", "region"))
 Codes = NDArray[np.int32]
+AnyArray = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class DayColumns:
     """One day's charges as columns, whatever their order: what a month is rolled up from.
 
-    `codes[dimension]` are positions in `values[dimension]`; `amounts[metric]` has one value a charge;
-    `absent` marks the charges without a blended cost (None: all have one).
+    `codes[dimension]` are positions in `values[dimension]`; `amounts[metric]` has one normalised value a charge;
+    `absent` marks the charges without a blended cost (None: all have one); their amount is 0.
     """
 
     day: date
@@ -45,8 +46,21 @@ class DayColumns:
     def __len__(self) -> int:
         return self.amounts[METRICS[0]].shape[0]
 
+    def counting(self) -> DayColumns:
+        """The day without its all-zero charges: an all-zero charge equals no charge."""
+        counts = self.nonzero()
+        if counts.all():
+            return self
+        return DayColumns(
+            day=self.day,
+            values=self.values,
+            codes={name: codes[counts] for name, codes in self.codes.items()},
+            amounts={metric: amounts.map(lambda part: part[counts]) for metric, amounts in self.amounts.items()},
+            absent=None if self.absent is None else self.absent[counts],
+        )
+
     def nonzero(self) -> NDArray[np.bool_]:
-        """Where a charge is not all zero: an all-zero charge equals no charge."""
+        """Where a charge is not all zero."""
         found = np.zeros(len(self), np.bool_)
         for amounts in self.amounts.values():
             found |= (amounts.high != 0) | (amounts.middle != 0)
@@ -128,6 +142,8 @@ class CostFrame:
     group_totals: tuple[Decimal | None, ...]
     total: Decimal | None
     days: tuple[date, ...]
+    exact: Amounts | None = None
+    """`amounts` before they became floats, for rows that add up; says nothing where those are NaN."""
 
 
 class Rollup:
@@ -182,6 +198,8 @@ class _Gathered:
         self.ingested = np.zeros(periods, np.bool_)
 
     def frame(self, query: CostQuery, periods: tuple[date, ...]) -> CostFrame:
+        if not query.group_by:
+            self.position.setdefault((), 0)
         sums = zeros((len(self.position), self.periods))
         present, absent = np.zeros(sums.shape, np.bool_), np.zeros(sums.shape, np.bool_)
         for part in self.parts:
@@ -191,7 +209,7 @@ class _Gathered:
         floats[:, ~self.ingested] = np.nan
         per_group = sums.sum(axis=1).normalised().decimals()
         lacking: list[bool] = np.any(absent, axis=1).tolist()
-        totals = [None if lacks else value for value, lacks in zip(per_group, lacking, strict=True)]
+        totals = [value if self.days and not lacks else None for value, lacks in zip(per_group, lacking, strict=True)]
         groups = list(self.position)
         shown = np.flatnonzero(present.any(axis=1)).tolist() if query.group_by else range(len(groups))
         order = sorted(shown, key=lambda i: (totals[i] is None, -(totals[i] or 0), groups[i]))
@@ -204,6 +222,7 @@ class _Gathered:
             group_totals=tuple(totals[i] for i in order),
             total=sums.decimal() if self.days and not absent.any() else None,
             days=tuple(self.days),
+            exact=sums.map(lambda part: part[order]),
         )
 
 
@@ -228,7 +247,7 @@ def _gather(month: Month, query: CostQuery, periods: Mapping[date, int], gathere
     gathered.ingested[columns] = True
     grid = month.grid_for(frozenset(query.group_by) | {name for name, _ in query.filters})
     chosen = _columns(month, grid, query.filters)
-    if chosen is not None and not len(chosen):
+    if not (grid.width if chosen is None else len(chosen)):
         return
     groups, order, starts = _grouped(month, grid, query.group_by, chosen)
     where = np.array([gathered.position.setdefault(group, len(gathered.position)) for group in groups], np.intp)
@@ -279,17 +298,13 @@ def _grouped(
         return found
     if not group_by:
         return [()], chosen, np.zeros(1, np.intp)
-    key = np.zeros(grid.width if chosen is None else len(chosen), np.int64)
-    for name in group_by:
-        codes = grid.codes[name] if chosen is None else grid.codes[name][chosen]
-        key = key * len(month.values[name]) + codes
+    codes = [grid.codes[name] if chosen is None else grid.codes[name][chosen] for name in group_by]
+    key, _ = combined(codes, [len(month.values[name]) for name in group_by])
     order = np.argsort(key, kind="stable")
-    keys, starts = np.unique(key[order], return_index=True)
-    parts = []
-    for name in reversed(group_by):
-        keys, code = np.divmod(keys, len(month.values[name]))
-        parts.append([month.values[name][i] for i in code.tolist()])
-    groups = list(zip(*reversed(parts), strict=True))
+    starts = np.flatnonzero(_starts(key[order]))
+    first = order[starts]
+    parts = [[month.values[name][i] for i in code[first].tolist()] for name, code in zip(group_by, codes, strict=True)]
+    groups = list(zip(*parts, strict=True))
     result = groups, order if chosen is None else chosen[order], starts
     if chosen is None:
         grid.memo[group_by] = result
@@ -300,97 +315,235 @@ def month_with(base: Month | None, first: date, days: Sequence[DayColumns]) -> M
     """A month in which these whole days replace what `base` had for them; its other days stay as they are."""
     new = {day.day: day for day in days}
     kept = {day: row for row, day in enumerate(base.days) if day not in new} if base else {}
-    dates = tuple(sorted({*new, *kept}))
+    return _built(base, first, [day.counting() for day in new.values()], kept)
+
+
+def month_without(base: Month, gone: Collection[date]) -> Month:
+    """The month as if these days had never been ingested."""
+    return _built(base, base.first, [], {day: row for row, day in enumerate(base.days) if day not in gone})
+
+
+def _built(base: Month | None, first: date, new: Sequence[DayColumns], kept: Mapping[date, int]) -> Month:
+    dates = tuple(sorted({*kept, *(day.day for day in new)}))
     values: dict[str, tuple[str, ...]] = {}
     codes: dict[str, list[Codes]] = {}
     for name in DIMENSIONS:
         # Codes of the base stay what they are: new values are appended.
         known = {value: code for code, value in enumerate(base.values[name])} if base else {}
-        recode = [[known.setdefault(value, len(known)) for value in day.values[name]] for day in new.values()]
+        codes[name] = [_recoded(day.codes[name], day.values[name], known) for day in new]
         values[name] = tuple(known)
-        codes[name] = [
-            np.array(table or [0], np.int32)[day.codes[name]] for table, day in zip(recode, new.values(), strict=True)
-        ]
-    building = _Building(dates, values, codes, list(new.values()), kept)
+    rows = {day: row for row, day in enumerate(dates)}
+    building = _Building(
+        values=values,
+        codes=codes,
+        new=[(rows[day.day], day) for day in new],
+        kept=[(rows[day], row) for day, row in kept.items()],
+        height=len(dates),
+    )
     grids = [building.grid(names, base) for names in (DIMENSIONS, *SMALL_GRIDS)]
     return Month(first, dates, values, tuple(grids))
 
 
-_GRID_ORDER: Final = ("account", "service", "region", "provider", "charge_category")
-"""Columns are sorted by account first: a page filtered to one account reads neighbours."""
+def _recoded(codes: Codes, values: Sequence[str], known: dict[str, int]) -> Codes:
+    """Positions in `values` as positions in `known`, which takes up the values it lacks."""
+    table = np.fromiter((known.setdefault(value, len(known)) for value in values), np.int32, len(values))
+    return table[codes] if len(table) else codes
 
 
 @dataclass(frozen=True)
 class _Building:
-    dates: tuple[date, ...]
+    """`new` has (row, day), `kept` has (row, row in the base); `height` is how many rows."""
+
     values: Mapping[str, tuple[str, ...]]
     codes: Mapping[str, list[Codes]]
-    new: Sequence[DayColumns]
-    kept: Mapping[date, int]
+    new: Sequence[tuple[int, DayColumns]]
+    kept: Sequence[tuple[int, int]]
+    height: int
 
     def grid(self, dimensions: tuple[str, ...], base: Month | None) -> Grid:
         """Sum the new days into the combinations that occur, and move the kept days' columns to their new places."""
-        names: list[str] = [name for name in _GRID_ORDER if name in dimensions]
         old = next((grid for grid in base.grids if grid.dimensions == dimensions), None) if base and self.kept else None
-        keys = [self._key(names, [self.codes[name][i] for name in names]) for i in range(len(self.new))]
-        old_key = self._key(names, [old.codes[name] for name in names]) if old else np.zeros(0, np.int64)
-        combinations = np.unique(np.concatenate([old_key, *keys]))
-        shape = len(self.dates), len(combinations)
-        places = [np.searchsorted(combinations, key) for key in keys]
-        rows = [self.dates.index(day.day) for day in self.new]
-        old_place = np.searchsorted(combinations, old_key)
-        kept_rows = [self.dates.index(day) for day in self.kept], list(self.kept.values())
-        amounts = {}
-        for metric in METRICS:
-            sums = zeros(shape)
-            for row, place, day in zip(rows, places, self.new, strict=True):
-                _add_day(sums, row, place, day.amounts[metric])
-            if old:
-                _move_kept(sums, kept_rows, old_place, old.amounts[metric])
-            amounts[metric] = sums.normalised()
-        present, absent = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-        for row, place, day in zip(rows, places, self.new, strict=True):
-            present[row, place[day.nonzero()]] = True
-            if day.absent is not None:
-                absent[row, place[day.absent]] = True
-        if old:
-            present[np.ix_(np.array(kept_rows[0], np.intp), old_place)] = old.present[kept_rows[1]]
-            if old.absent is not None:
-                absent[np.ix_(np.array(kept_rows[0], np.intp), old_place)] = old.absent[kept_rows[1]]
-        return Grid(dimensions, self._codes(names, combinations), amounts, present, absent if absent.any() else None)
+        alive = _alive(old, [row for _, row in self.kept]) if old else np.zeros(0, np.intp)
+        together = {
+            name: np.concatenate([old.codes[name][alive] if old else alive.astype(np.int32), *self.codes[name]])
+            for name in dimensions
+        }
+        first, place = _distinct(*combined(list(together.values()), [len(self.values[name]) for name in dimensions]))
+        columns = _Columns(len(first), self.height, self.kept, _moved(alive, place, len(first), old))
+        ends = np.cumsum([len(alive), *(len(day) for _, day in self.new)])
+        days = [
+            _NewDay(row, day, part, len(first))
+            for (row, day), part in zip(self.new, np.split(place, ends[:-1])[1:], strict=True)
+        ]
+        return Grid(
+            dimensions=dimensions,
+            codes={name: codes[first] for name, codes in together.items()},
+            amounts={
+                metric: columns.amounts(
+                    old.amounts[metric] if old else None, [(day.row, day.summed(metric)) for day in days]
+                )
+                for metric in METRICS
+            },
+            present=columns.filled(
+                np.dtype(np.bool_), old.present if old else None, [(day.row, day.present()) for day in days]
+            ),
+            absent=columns.absent(old.absent if old else None, [(day.row, day.absent()) for day in days]),
+        )
 
-    def _key(self, names: list[str], codes: Sequence[Codes]) -> NDArray[np.int64]:
-        key = np.zeros(len(codes[0]), np.int64)
-        for name, code in zip(names, codes, strict=True):
-            key = key * max(len(self.values[name]), 1) + code
-        return key
 
-    def _codes(self, names: list[str], key: NDArray[np.int64]) -> dict[str, Codes]:
-        found = {}
-        for name in reversed(names):
-            key, code = np.divmod(key, max(len(self.values[name]), 1))
-            found[name] = code.astype(np.int32)
+def _alive(grid: Grid, rows: list[int]) -> NDArray[np.intp]:
+    """Columns that still hold a charge on one of these rows: the others are forgotten."""
+    found = np.zeros(grid.width, np.bool_)
+    for row in rows:
+        found |= grid.present[row]
+    return np.flatnonzero(found)
+
+
+def combined(codes: Sequence[Codes], sizes: Sequence[int]) -> tuple[NDArray[np.int64], int]:
+    """One integer per combination of codes, ordered as they are, and how many there could be.
+
+    Made dense again before it would leave 63 bits, as five columns of very many values could.
+    """
+    key, span = np.zeros(len(codes[0]), np.int64), 1
+    for code, size in zip(codes, sizes, strict=True):
+        if span * size >= 2**62:
+            first, key = _distinct(key, span)
+            span = len(first)
+        key = key * size + code
+        span *= max(size, 1)
+    return key, span
+
+
+def _distinct(key: NDArray[np.int64], span: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where each distinct key (in order) is found once, and which of them each key is; 0 ≤ key < span."""
+    if (key[1:] > key[:-1]).all():
+        here = np.arange(len(key))
+        return here, here
+    if span <= 8 * len(key):
+        found = np.full(span, -1, np.intp)
+        found[key] = np.arange(len(key))
+        occurs = found >= 0
+        return found[occurs], (np.cumsum(occurs) - 1)[key]
+    order = np.argsort(key, kind="stable")
+    starts = _starts(key[order])
+    place = np.empty(len(key), np.intp)
+    place[order] = np.cumsum(starts) - 1
+    return order[starts], place
+
+
+def _starts(ordered: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where a new value begins."""
+    starts = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=starts[1:])
+    return starts
+
+
+def _moved(alive: NDArray[np.intp], place: NDArray[np.intp], width: int, old: Grid | None) -> NDArray[np.intp] | None:
+    """Column of the old grid for each new column, -1 for none; None when the columns are the same."""
+    if old is not None and len(alive) == old.width == width:
+        return None
+    found = np.full(width, -1, np.intp)
+    found[place[: len(alive)]] = alive
+    return found
+
+
+@dataclass(frozen=True)
+class _NewDay:
+    """A day on its way into a row: `place` has the column of each charge."""
+
+    row: int
+    day: DayColumns
+    place: NDArray[np.intp]
+    width: int
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether the charges are the columns, one each."""
+        return len(self.place) == self.width and bool((self.place == np.arange(self.width)).all())
+
+    def summed(self, metric: str) -> Amounts:
+        amounts = self.day.amounts[metric]
+        if self.in_order:
+            return amounts
+        return amounts.map(lambda part: summed_at(part, self.place, self.width)).normalised()
+
+    def present(self) -> NDArray[np.bool_]:
+        found = np.zeros(self.width, np.bool_)
+        found[self.place] = True
+        return found
+
+    def absent(self) -> NDArray[np.bool_] | None:
+        if self.day.absent is None:
+            return None
+        found = np.zeros(self.width, np.bool_)
+        found[self.place[self.day.absent]] = True
         return found
 
 
-def _add_day(sums: Amounts, row: int, place: NDArray[np.intp], day: Amounts) -> None:
-    _add_at(sums.high[row], place, day.high)
-    _add_at(sums.middle[row], place, day.middle)
-    if day.low is not None and sums.low is not None:
-        _add_at(sums.low[row], place, day.low)
+@dataclass(frozen=True)
+class _Columns:
+    """The shape of a new grid and where the rows it keeps come from (`moved` as in _moved)."""
+
+    width: int
+    height: int
+    kept: Sequence[tuple[int, int]]
+    moved: NDArray[np.intp] | None
+
+    @cached_property
+    def missing(self) -> NDArray[np.intp]:
+        return np.flatnonzero(self.moved < 0) if self.moved is not None else np.zeros(0, np.intp)
+
+    def amounts(self, old: Amounts | None, new: Sequence[tuple[int, Amounts]]) -> Amounts:
+        """Parts as small as they can be: `high` is int32 as long as no value reaches 200,000."""
+        small = (old is None or old.high.dtype == np.int32) and all(_fits_int32(amounts.high) for _, amounts in new)
+        high = np.dtype(np.int32) if small else np.dtype(np.int64)
+        limb = np.dtype(np.int32)
+        low = [(row, amounts.low) for row, amounts in new]
+        old_low = old.low if old else None
+        has_low = old_low is not None or any(part is not None for _, part in low)
+        return Amounts(
+            high=self.filled(high, old.high if old else None, [(row, amounts.high) for row, amounts in new]),
+            middle=self.filled(limb, old.middle if old else None, [(row, amounts.middle) for row, amounts in new]),
+            low=self.filled(limb, old_low, low) if has_low else None,
+        )
+
+    def absent(
+        self, old: NDArray[np.bool_] | None, new: Sequence[tuple[int, NDArray[np.bool_] | None]]
+    ) -> NDArray[np.bool_] | None:
+        if old is None and all(row is None for _, row in new):
+            return None
+        found = self.filled(np.dtype(np.bool_), old, new)
+        return found if found.any() else None
+
+    def filled(
+        self, dtype: np.dtype[Any], old: AnyArray | None, new: Sequence[tuple[int, AnyArray | None]]
+    ) -> AnyArray:
+        """[row, column] of the kept rows of `old` and of the new rows; what is None is zero."""
+        found = np.empty((self.height, self.width), dtype)
+        for row, source in self.kept:
+            self._keep(found[row], None if old is None else old[source])
+        for row, values in new:
+            found[row] = 0 if values is None else values
+        return found
+
+    def _keep(self, target: AnyArray, source: AnyArray | None) -> None:
+        if source is None or not len(source):
+            target[:] = 0
+        elif self.moved is None:
+            target[:] = source
+        else:
+            target[:] = source[self.moved]
+            target[self.missing] = 0
 
 
-def _move_kept(sums: Amounts, rows: tuple[list[int], list[int]], place: NDArray[np.intp], old: Amounts) -> None:
-    to, source = np.ix_(np.array(rows[0], np.intp), place), rows[1]
-    sums.high[to] = old.high[source]
-    sums.middle[to] = old.middle[source]
-    if old.low is not None and sums.low is not None:
-        sums.low[to] = old.low[source]
+def _fits_int32(values: AnyArray) -> bool:
+    return values.dtype == np.int32 or not len(values) or bool(values.min() >= -(2**31) and values.max() < 2**31)
 
 
-def _add_at(target: NDArray[Any], place: NDArray[np.intp], values: NDArray[Any]) -> None:
-    """target[place] += values with repeated places. bincount adds floats, so it is used only while they are exact."""
-    if len(values) and float(np.abs(values).max()) * len(values) < 2**53:
-        target += np.bincount(place, weights=values, minlength=len(target)).astype(np.int64)
-    else:
-        np.add.at(target, place, values)
+def summed_at(values: AnyArray, place: NDArray[np.intp], width: int) -> AnyArray:
+    """Sums of values by place. bincount adds floats, so it is used only while they are exact."""
+    if not len(values) or max(-float(values.min()), float(values.max())) * len(values) < 2**53:
+        return np.bincount(place, weights=values, minlength=width).astype(np.int64)
+    sums = np.zeros(width, np.int64)
+    np.add.at(sums, place, values)
+    return sums

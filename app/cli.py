@@ -1,0 +1,296 @@
+"""The command line. Exit codes: 0 done, 1 something was quarantined or failed, 2 wrong use or cannot start."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import date
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app import __version__
+from app.backends import Backends, open_backends, utc_now
+from app.config import Settings, read_settings
+from app.core.jobs import FINAL, Job
+from app.core.query import CostQuery, filters_from
+from app.errors import CannotStart, InvalidInput, SpendscopeError
+
+Command = Callable[..., Any]
+
+
+def say(text: str) -> None:
+    click.echo(text)
+
+
+def told_in_one_line(command: Command) -> Command:
+    """What Spendscope raises on purpose is one line on stderr and an exit code, never a stack trace."""
+
+    @wraps(command)
+    def told(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except SpendscopeError as error:
+            click.echo(f"spendscope: {error.message}", err=True)
+            sys.exit(2 if isinstance(error, (CannotStart, InvalidInput)) else 1)
+        except ModuleNotFoundError as error:
+            click.echo(f"spendscope: the package {error.name} is missing. Run `make setup`.", err=True)
+            sys.exit(2)
+
+    return told
+
+
+def set_up_logging(settings: Settings) -> None:
+    from app.logs import configure
+
+    configure(settings.log_level, settings.log_format)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="spendscope")
+def main() -> None:
+    """What the cloud costs, what drives it, and how far each figure can be trusted.
+
+    Settings come from the environment (docs/settings.md); options win over them.
+    """
+
+
+@main.command()
+@click.option(
+    "--demo/--no-demo", default=None, help="Serve the sample organisation. Default: only when no source is set."
+)
+@click.option("--host", help="Address to listen on; loopback only for now.")
+@click.option("--port", type=int, help="Port to listen on (default 8050).")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Directory of everything the embedded parts keep.")
+@told_in_one_line
+def up(demo: bool | None, host: str | None, port: int | None, data_dir: Path | None) -> None:
+    """Run web, workers, scheduler and the embedded parts until Ctrl-C."""
+    from app.launcher import run_up
+
+    settings = read_settings(demo=demo, host=host, port=port, data_dir=data_dir)
+    if not settings.serves_demo and not settings.source:
+        raise CannotStart(
+            "No source is set. Set SPENDSCOPE_SOURCE to s3://bucket/costs/ or file:///dir/costs/, or use --demo."
+        )
+    set_up_logging(settings)
+    run_up(settings, say)
+
+
+@main.command()
+@told_in_one_line
+def web() -> None:
+    """Run one web server (for containers; `up` starts one itself)."""
+    from app.serve import run_web
+
+    settings = read_settings()
+    set_up_logging(settings)
+    run_web(settings)
+
+
+@main.command()
+@told_in_one_line
+def worker() -> None:
+    """Run one worker process."""
+    settings = read_settings()
+    set_up_logging(settings)
+    run_module("workers.worker", "run_worker", settings)
+
+
+@main.command()
+@told_in_one_line
+def scheduler() -> None:
+    """Run the scheduler: watches the source, restarts what was lost, keeps house. Two of them do no harm."""
+    settings = read_settings()
+    set_up_logging(settings)
+    run_module("workers.schedule", "run_scheduler", settings)
+
+
+def run_module(module: str, function: str, settings: Settings) -> None:
+    """Call a process entry by name: app never imports workers."""
+    from importlib import import_module
+
+    getattr(import_module(module), function)(settings)
+
+
+@main.command()
+@click.argument("keys", nargs=-1)
+@click.option("--wait", is_flag=True, help="Wait until everything is taken or quarantined.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@told_in_one_line
+def ingest(keys: tuple[str, ...], wait: bool, as_json: bool) -> None:
+    """List the source and ingest what is new, newest days first; or only the objects named KEYS.
+
+    Exit 0: all taken or nothing new. 1: something was quarantined or failed in this run.
+    """
+    from app.launcher import is_running, locked_data_dir, stop_requested, working_family, write_sample
+
+    settings = read_settings()
+    set_up_logging(settings)
+    alone = not settings.redis_url and not is_running(settings.data_dir)
+    with stop_requested() as stopping, locked_data_dir(settings) if alone else nullcontext():
+        if alone and settings.serves_demo:
+            write_sample(settings, lambda text: click.echo(text, err=True))
+        with working_family(settings) if alone else nullcontext():
+            backends = open_backends(settings)
+            backends.metadata.prepare()
+            backends.source.check()
+            from app.ingest import watch
+
+            watched = watch(backends, keys or None)
+            jobs = list(watched.jobs)
+            if wait or alone:
+                jobs = wait_for(backends, jobs, stopping, quiet=as_json)
+    print_ingest(jobs, watched.known, watched.ignored, as_json)
+    if any(job.status in ("quarantined", "failed", "cancelled") for job in jobs):
+        sys.exit(1)
+
+
+def wait_for(backends: Backends, jobs: list[Job], stopping: Callable[[], bool], *, quiet: bool) -> list[Job]:
+    """The jobs as they ended, in order; as they are when stopped by the user."""
+    open_ids = {job.id for job in jobs}
+    ended: dict[str, Job] = {}
+    shown = not quiet and sys.stderr.isatty()
+    while open_ids and not stopping():
+        unfinished = {job.id for job in backends.metadata.unfinished()}
+        for job_id in open_ids - unfinished:
+            job = backends.metadata.job(job_id)
+            if job is not None and job.status in FINAL:
+                ended[job_id] = job
+        open_ids -= set(ended)
+        if shown:
+            click.echo(f"\r{len(ended)} of {len(jobs)} files", nl=False, err=True)
+        if open_ids:
+            time.sleep(0.2)
+    if shown:
+        click.echo("", err=True)
+    return [ended.get(job.id) or backends.metadata.job(job.id) or job for job in jobs]
+
+
+def print_ingest(jobs: list[Job], known: int, ignored: int, as_json: bool) -> None:
+    if as_json:
+        files = [
+            {"key": job.params.get("key"), "job_id": job.id, "status": job.status, "message": job.message, **job.result}
+            for job in jobs
+        ]
+        say(
+            json.dumps(
+                {
+                    "files": [f | {"job_status": j.status} for f, j in zip(files, jobs, strict=True)],
+                    "known": known,
+                    "ignored": ignored,
+                }
+            )
+        )
+        return
+    for job in jobs:
+        say(f"{job.params.get('key', ''):<20} {job.status:<12} {job.message or ''}".rstrip())
+    counted = {
+        status: sum(job.status == status for job in jobs) for status in dict.fromkeys(job.status for job in jobs)
+    }
+    summary = ", ".join(f"{number} {status}" for status, number in counted.items()) or "nothing new"
+    say(f"{summary}; {known} known, {ignored} not cost files")
+
+
+@main.command()
+@click.option("--start", required=True, help="First day, YYYY-MM-DD.")
+@click.option("--end", required=True, help="The day after the last, YYYY-MM-DD.")
+@click.option("--metric", default="amortized_cost", show_default=True)
+@click.option("--granularity", default="total", show_default=True, help="daily, weekly, monthly or total.")
+@click.option("--group-by", default="", help="Dimensions separated by commas, for example service,region.")
+@click.option("--filter", "filters", multiple=True, help="dimension=value; repeat it for several.")
+@click.option("--top", type=int, help="Only the largest groups; the rest becomes Other.")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@told_in_one_line
+def query(
+    start: str,
+    end: str,
+    metric: str,
+    granularity: str,
+    group_by: str,
+    filters: tuple[str, ...],
+    top: int | None,
+    form: str,
+) -> None:
+    """Ask about cost: the same answers as the API and the pages."""
+    from app.answers_text import print_costs
+
+    pairs = [("start", start), ("end", end), ("metric", metric), ("granularity", granularity), ("group_by", group_by)]
+    pairs += [split_filter(text) for text in filters] + ([("top", str(top))] if top is not None else [])
+    backends = open_backends(read_settings())
+    backends.metadata.prepare()
+    backends.costs.prepare()
+    print_costs(backends, CostQuery.from_pairs(pairs), form, say)
+
+
+def split_filter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidInput(f"--filter {text[:80]!r} is not dimension=value, for example --filter 'service=Amazon S3'.")
+    filters_from([(name, value)])
+    return name, value
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@told_in_one_line
+def status(as_json: bool) -> None:
+    """Freshness, coverage, queue and stores, as they are now."""
+    from app.health import status_of
+
+    settings = read_settings()
+    found = status_of(open_backends(settings), settings)
+    if as_json:
+        say(json.dumps(found))
+        return
+    for name, value in found.items():
+        say(f"{name.replace('_', ' '):<18} {value}")
+
+
+@main.command()
+@told_in_one_line
+def doctor() -> None:
+    """Look for what is misconfigured and say how to mend it. Exit 1 when something is wrong."""
+    from app.health import examine
+
+    findings = examine(read_settings())
+    for finding in findings:
+        say(f"{finding.verdict:<5} {finding.part:<10} {finding.sentence}")
+    if any(finding.verdict == "wrong" for finding in findings):
+        sys.exit(1)
+
+
+@main.group()
+def demo() -> None:
+    """The sample organisation."""
+
+
+@demo.command("generate")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Directory to write costs/ and labels.json to."
+)
+@click.option("--days", type=click.IntRange(30, 1500), default=400, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
+@click.option("--today", help="Generate as of this day, YYYY-MM-DD (default: today, UTC).")
+@told_in_one_line
+def demo_generate(out: Path, days: int, seed: int, today: str | None) -> None:
+    """Write the sample organisation as daily files."""
+    from app.core.periods import day_from
+    from app.sample import generate
+
+    as_of: date = day_from(today, "today") if today else utc_now().date()
+    try:
+        changed = generate(out, days=days, seed=seed, today=as_of)
+    except OSError as error:
+        raise CannotStart(f"--out {out} cannot be written ({error.strerror}).") from None
+    say(f"{changed} files written to {out / 'costs'}; anomalies are labelled in {out / 'labels.json'}")
+
+
+if __name__ == "__main__":
+    logging.captureWarnings(True)
+    main()

@@ -1,0 +1,161 @@
+"""A day's charges as a pyarrow table (core.dailycsv.SCHEMA), as plain columns (core.rollup), and their exact totals.
+
+Only workers have tables; what takes one imports pyarrow itself, so that the web side can import this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.core.amounts import Amounts, from_decimal128
+from app.core.charges import DIMENSIONS, MAY_BE_ABSENT, METRICS, Totals
+from app.core.rollup import DayColumns, combined, summed_at
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def tidied(charges: pa.Table) -> pa.Table:
+    """The same charges in one canonical form: sorted by key, each dictionary sorted and without unused values.
+
+    All-zero charges are left out: they equal no charge (DESIGN §4). One chunk a column.
+    """
+    import pyarrow as pa
+
+    from app.core.dailycsv import SCHEMA
+
+    table = charges.select(SCHEMA.names).unify_dictionaries().combine_chunks()
+    nonzero = _nonzero(table)
+    if not nonzero.all():
+        table = table.filter(pa.array(nonzero)).combine_chunks()
+    arrays = {name: _array(table, name) for name in SCHEMA.names}
+    for field in SCHEMA:
+        if pa.types.is_dictionary(field.type):
+            arrays[field.name] = _with_sorted_dictionary(arrays[field.name])
+    table = pa.table(arrays, schema=SCHEMA)
+    codes = [_codes(arrays[name]) for name in DIMENSIONS]
+    key, _ = combined(codes, [len(arrays[name].dictionary) for name in DIMENSIONS])
+    if (key[1:] >= key[:-1]).all():
+        return table
+    return table.take(pa.array(np.argsort(key, kind="stable")))
+
+
+def columns_of(day: date, charges: pa.Table) -> DayColumns:
+    """Plain columns of a table whose dictionaries agree between chunks (any order, any decimal scale)."""
+    table = charges.combine_chunks()
+    texts = {name: _array(table, name) for name in DIMENSIONS}
+    absent = _array(table, MAY_BE_ABSENT).is_null()
+    return DayColumns(
+        day=day,
+        values={name: array.dictionary.to_pylist() for name, array in texts.items()},
+        codes={name: _codes(array) for name, array in texts.items()},
+        amounts={metric: _amounts(_array(table, metric)) for metric in METRICS},
+        absent=absent.to_numpy(zero_copy_only=False) if absent.true_count else None,
+    )
+
+
+def account_totals(day: DayColumns) -> dict[str, Totals]:
+    """Exact totals of each account that has a charge that is not all zero."""
+    day = day.counting()
+    names, place = day.values["account"], day.codes["account"]
+    rows = np.bincount(place, minlength=len(names)).tolist()
+    lacking = [0] * len(names)
+    if day.absent is not None:
+        lacking = np.bincount(place, weights=day.absent, minlength=len(names)).tolist()
+    sums = {metric: _sums(day.amounts[metric], place, len(names)) for metric in METRICS}
+    return {
+        name: Totals(
+            rows=rows[i],
+            amortized_cost=sums["amortized_cost"][i],
+            blended_cost=None if lacking[i] else sums["blended_cost"][i],
+            unblended_cost=sums["unblended_cost"][i],
+            usage_quantity=sums["usage_quantity"][i],
+        )
+        for i, name in enumerate(names)
+        if rows[i]
+    }
+
+
+def without_accounts(charges: pa.Table, accounts: frozenset[str]) -> pa.Table:
+    """The charges of every other account."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    gone = pc.is_in(charges["account"].cast(pa.string()), value_set=pa.array(sorted(accounts), pa.string()))
+    return charges.filter(pc.invert(gone))
+
+
+def as_texts(totals: Mapping[str, Totals]) -> dict[str, list[Any]]:
+    """Totals as JSON values: rows and one exact decimal text a metric (null: not available)."""
+    return {name: [part.rows, *(_text(part.of(metric)) for metric in METRICS)] for name, part in totals.items()}
+
+
+def from_texts(texts: Mapping[str, list[Any]]) -> dict[str, Totals]:
+    return {
+        name: Totals(rows, *(None if text is None else Decimal(text) for text in values))  # type: ignore[arg-type]
+        for name, (rows, *values) in texts.items()
+    }
+
+
+def _text(value: Decimal | None) -> str | None:
+    return None if value is None else format(value, "f")
+
+
+def _sums(amounts: Amounts, place: NDArray[Any], width: int) -> list[Decimal]:
+    return amounts.map(lambda part: summed_at(part, place, width)).normalised().decimals()
+
+
+def _array(table: pa.Table, name: str) -> Any:
+    import pyarrow as pa
+
+    column = table[name]
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _codes(array: Any) -> NDArray[np.int32]:
+    return np.asarray(array.indices.to_numpy(zero_copy_only=False), np.int32)
+
+
+def _with_sorted_dictionary(array: Any) -> Any:
+    import pyarrow as pa
+
+    texts = array.dictionary.to_pylist()
+    used = [code for code in array.indices.unique().to_pylist() if code is not None]
+    names = sorted({texts[code] for code in used})
+    position = {name: place for place, name in enumerate(names)}
+    place = np.zeros(max(len(texts), 1), np.int32)
+    place[used] = [position[texts[code]] for code in used]
+    return pa.DictionaryArray.from_arrays(pa.array(place).take(array.indices), pa.array(names, pa.string()))
+
+
+def _nonzero(table: pa.Table) -> NDArray[np.bool_]:
+    found = np.zeros(len(table), np.bool_)
+    for metric in METRICS:
+        words = _words(_array(table, metric))
+        found |= (words[:, 0] | words[:, 1]) != 0
+    return found
+
+
+def _words(array: Any) -> NDArray[np.int64]:
+    """[row, 2] of a decimal128 array, low word first; null is 0."""
+    if array.null_count:
+        array = array.fill_null(Decimal(0))
+    if not len(array):
+        return np.zeros((0, 2), np.int64)
+    words = np.frombuffer(array.buffers()[1], "<i8", 2 * (len(array) + array.offset))
+    return words.reshape(-1, 2)[array.offset :]
+
+
+def _amounts(array: Any) -> Amounts:
+    from app.core.dailycsv import EXACT
+
+    if array.type != EXACT:
+        array = array.cast(EXACT)
+    words = _words(array)
+    return from_decimal128(words.data, len(words)) if len(words) else Amounts(*np.zeros((2, 0), np.int64))

@@ -1,0 +1,82 @@
+"""What all figures share: colours as names, safe texts, amounts in as few digits as the eye can use.
+
+A figure is a plain dict of Plotly data and layout. Colours are names of CSS variables (`--c0`); the browser puts in
+the colours of its theme and the template (assets/20-dashboard.js), so that a theme switch asks the server nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Figure = dict[str, Any]
+Floats = NDArray[np.float64]
+
+SLOTS: Final = tuple(f"--c{number}" for number in range(8))
+OTHER: Final = "--other"
+ACCENT: Final = "--accent"
+MUTED: Final = "--muted"
+DAY_MILLISECONDS: Final = 86_400_000
+
+
+def colours(values: Sequence[str], ranks: Mapping[str, int]) -> dict[str, str]:
+    """A colour for each value, the same in every view: its rank over the whole history decides, not today's order.
+
+    Values of a later rank take what is left, in order; beyond eight there is only the colour of "Other".
+    """
+    found = {value: SLOTS[ranks[value]] for value in values if ranks.get(value, len(SLOTS)) < len(SLOTS)}
+    free = [slot for slot in SLOTS if slot not in found.values()]
+    for value in values:
+        if value not in found:
+            found[value] = free.pop(0) if free else OTHER
+    return found
+
+
+def escaped(text: str) -> str:
+    """Plotly reads a small HTML in every label; names of services are not ours to trust."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def clipped(text: str, most: int = 24) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def digits(values: Floats) -> int:
+    """Decimals worth sending: cents, and more only when all amounts are tiny."""
+    largest = float(np.nanmax(np.abs(values), initial=0.0))
+    return 2 if largest >= 10 else 4 if largest >= 0.1 else 8
+
+
+def rounded(values: Floats) -> list[Any]:
+    """Short numbers for a chart; unknown is a hole, never zero."""
+    plain: list[Any] = np.round(values, digits(values)).tolist()
+    if np.isnan(values).any():
+        return _without_nan(plain)
+    return plain
+
+
+def _without_nan(plain: list[Any]) -> list[Any]:
+    return [_without_nan(item) if isinstance(item, list) else None if item != item else item for item in plain]
+
+
+def days_axis(periods: Sequence[date], granularity: str) -> dict[str, Any]:
+    """The x of a trace: first day and step for days, else the first days of the buckets."""
+    if granularity == "daily":
+        return {"x0": periods[0].isoformat(), "dx": DAY_MILLISECONDS}
+    return {"x": [period.isoformat() for period in periods]}
+
+
+def money_axis(prefix: str) -> dict[str, Any]:
+    return {"tickprefix": escaped(prefix), "tickformat": ",.3~s", "hoverformat": ",.2f", "rangemode": "tozero", "nticks": 5}
+
+
+def hole(x0: float | str, x1: float | str) -> dict[str, Any]:
+    """A grey band over days without data."""
+    return {
+        "type": "rect", "xref": "x", "yref": "paper", "x0": x0, "x1": x1, "y0": 0, "y1": 1,
+        "fillcolor": "--hole", "line": {"width": 0}, "layer": "below",
+    }  # fmt: skip

@@ -1,0 +1,129 @@
+"""How the parts are: for `status`, `doctor` and /readyz alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TookTooLong
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from app.backends import Backends, open_backends
+from app.config import Settings
+from app.core.jobs import FINAL
+from app.costs import first_and_last_day, ledgers_of
+from app.errors import SpendscopeError
+
+CHECK_SECONDS: Final = 6.0
+
+
+@dataclass(frozen=True)
+class PartHealth:
+    ok: bool
+    message: str
+
+
+def check_parts(backends: Backends, *, seconds: float = CHECK_SECONDS) -> dict[str, PartHealth]:
+    """Ask every part at once whether it can be used, for at most `seconds`."""
+    checks: Mapping[str, Callable[[], str]] = {
+        "source": lambda: _answered(backends.source.check, backends.source.root),
+        "costs": lambda: _answered(backends.costs.check, type(backends.costs).__name__),
+        "metadata": lambda: _answered(backends.metadata.check, type(backends.metadata).__name__),
+        "queue": lambda: _answered(backends.queue.check, f"{backends.queue.waiting()} waiting"),
+        "workers": lambda: _workers(backends),
+    }
+    pool = ThreadPoolExecutor(len(checks), thread_name_prefix="check")
+    try:
+        asked = {name: pool.submit(check) for name, check in checks.items()}
+        return {name: _health(future.result, seconds) for name, future in asked.items()}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _answered(check: Callable[[], None], message: str) -> str:
+    check()
+    return message
+
+
+def _workers(backends: Backends) -> str:
+    number = backends.queue.workers()
+    if not number:
+        raise SpendscopeError(
+            "No worker is running. Start one with `spendscope worker`, or everything with `spendscope up`."
+        )
+    return f"{number} running"
+
+
+def _health(result: Callable[[float], str], seconds: float) -> PartHealth:
+    try:
+        return PartHealth(True, result(seconds))
+    except TookTooLong:
+        return PartHealth(False, f"No answer within {seconds:g} s.")
+    except SpendscopeError as error:
+        return PartHealth(False, error.message)
+
+
+def is_ready(parts: Mapping[str, PartHealth]) -> bool:
+    """Stores, queue and one worker answer, data or not (DESIGN §7); a source that is down does not take pages away."""
+    return all(part.ok for name, part in parts.items() if name != "source")
+
+
+def status_of(backends: Backends, settings: Settings) -> dict[str, Any]:
+    """One flat table of how things stand."""
+    parts = check_parts(backends)
+    found: dict[str, Any] = {name: ("ok: " if part.ok else "NOT OK: ") + part.message for name, part in parts.items()}
+    if parts["metadata"].ok:
+        counts = backends.metadata.job_counts()
+        found["jobs_open"] = sum(number for status, number in counts.items() if status not in FINAL)
+        found["jobs_failed"] = counts.get("failed", 0)
+    if parts["metadata"].ok and parts["costs"].ok:
+        days = first_and_last_day(backends)
+        coverage = ledgers_of(backends).coverage
+        found["first_day"], found["last_day"] = (str(days.start), str(days.last)) if days else ("none", "none")
+        found["complete_through"] = str(coverage.complete_through or "none")
+        for status in ("settling", "missing", "quarantined"):
+            found[f"days_{status}"] = len(coverage.with_status(status))
+        found["data_version"] = backends.costs.rollup().version
+    found["retention_days"] = settings.retention or "for ever"
+    return found
+
+
+@dataclass(frozen=True)
+class Finding:
+    verdict: Literal["ok", "note", "wrong"]
+    part: str
+    sentence: str
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """What is misconfigured and how to mend it."""
+    from app.launcher import check_address, is_running
+
+    findings = []
+    running = is_running(settings.data_dir)
+    if running:
+        findings.append(Finding("ok", "up", f"Spendscope is running on {settings.data_dir}."))
+    else:
+        findings.append(Finding("note", "up", f"Nothing is running on {settings.data_dir}. `spendscope up` starts it."))
+        findings.append(_tried("address", lambda: check_address(settings), f"{settings.host}:{settings.port} is free"))
+    if settings.serves_demo:
+        findings.append(
+            Finding("note", "source", "Serving the sample organisation. Set SPENDSCOPE_SOURCE for your own data.")
+        )
+    try:
+        parts = check_parts(open_backends(settings))
+    except SpendscopeError as error:
+        return [*findings, Finding("wrong", "settings", error.message)]
+    for name, part in parts.items():
+        # Without `up` the private queue and its workers are not expected to run.
+        expected = running or bool(settings.redis_url) or name not in ("queue", "workers")
+        findings.append(Finding("ok" if part.ok else "wrong" if expected else "note", name, part.message))
+    return findings
+
+
+def _tried(part: str, check: Callable[[], None], good: str) -> Finding:
+    try:
+        check()
+    except SpendscopeError as error:
+        return Finding("wrong", part, error.message)
+    return Finding("ok", part, good)

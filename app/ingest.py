@@ -1,0 +1,398 @@
+"""A cost file's way in: source → spool → parsed day → ledger mark → cost store → read back → ledger flip.
+
+Any step may be killed: until the flip readers have the old day, and the same job run again ends in the same state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from app.backends import Backends
+from app.core.charges import METRICS, Totals
+from app.core.jobs import Job, JobStatus
+from app.core.ledger import Arrival, DayRecord, Decision, Ingestion, begin, decide
+from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Unavailable
+from app.jobs import submit
+from app.ports import SourceObject, StoredDay
+
+if TYPE_CHECKING:
+    from app.core.dailycsv import ParsedDay
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, "int | None", str], None]
+"""Steps done, steps in all, what is being done. Raises when the job is no longer ours: nothing may be written then."""
+
+STEPS: Final = 4
+AGREES: Final = Decimal("1e-6")
+"""How closely a store of floats must read back each account's day, relative to its size from 1 up."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: one of the final statuses, a sentence, and what it found."""
+
+    status: JobStatus
+    message: str
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a look at the source found: jobs for what is new, and how many objects were known or not ours."""
+
+    jobs: tuple[Job, ...]
+    known: int
+    ignored: int
+
+
+def watch(backends: Backends, keys: Iterable[str] | None = None) -> Watched:
+    """List the source and submit an ingest job for every object version that is not in the ledger, newest day first.
+
+    `keys` limits it to these objects; one that is not in the source raises NotFound. A version that was quarantined
+    by these parsing rules is known, not new.
+    """
+    wanted = set(keys) if keys is not None else None
+    known = backends.metadata.known_versions(backends.source.root)
+    new: list[tuple[date, SourceObject]] = []
+    seen = ignored = 0
+    for found in backends.source.list():
+        if wanted is not None and found.key not in wanted:
+            continue
+        if wanted is not None:
+            wanted.discard(found.key)
+        day = day_of(found.key)
+        if day is None:
+            ignored += 1
+        elif (found.key, found.version) in known:
+            seen += 1
+        else:
+            new.append((day, found))
+    if wanted:
+        raise NotFound(
+            f"{sorted(wanted)[0][:200]!r} is not in {backends.source.root}. `spendscope ingest` lists what is."
+        )
+    new.sort(key=lambda pair: pair[0], reverse=True)
+    return Watched(tuple(submit_object(backends, day, found) for day, found in new), seen, ignored)
+
+
+def day_of(key: str) -> date | None:
+    """The day a file name stands for; None for a name that is not `YYYY-MM-DD.csv[.gz]`."""
+    name = key.removesuffix(".gz")
+    if len(name) != 14 or not name.endswith(".csv"):
+        return None
+    try:
+        return date.fromisoformat(name[:10])
+    except ValueError:
+        return None
+
+
+def submit_object(backends: Backends, day: date, found: SourceObject, *, again: bool = False) -> Job:
+    """Submit the ingest of one object version; the same version is the same job while it is not done."""
+    root = backends.source.root
+    params = {
+        "source": root,
+        "key": found.key,
+        "version": found.version,
+        "size": found.size,
+        "modified": found.modified.isoformat(),
+    }
+    if again:
+        params["again"] = True
+    key = hashlib.sha256("\0".join((root, found.key, found.version)).encode()).hexdigest()
+    return submit(backends, "ingest", params, key=key, priority=day.toordinal())
+
+
+def ingest_object(
+    backends: Backends, params: Mapping[str, Any], progress: Progress, *, job_id: str = "direct"
+) -> Outcome:
+    """Take one object version whole, or quarantine it whole. Raises Unavailable when a part does not answer."""
+    found = _object_of(backends, params)
+    day = day_of(found.key)
+    if day is None:
+        raise InvalidInput(f"{found.key[:80]!r} is not a daily cost file. Name it YYYY-MM-DD.csv or YYYY-MM-DD.csv.gz.")
+    taking = _Taking(backends, found, day, progress, job_id, backends.clock(), bool(params.get("again")))
+    try:
+        return taking.run()
+    except Quarantined as error:
+        return taking.quarantine(error.reason)
+
+
+def _object_of(backends: Backends, params: Mapping[str, Any]) -> SourceObject:
+    if params.get("source") not in (None, backends.source.root):
+        raise InvalidInput(f"The job is for {params['source']}, but this deployment reads {backends.source.root}.")
+    if "version" in params:
+        modified = datetime.fromisoformat(params["modified"])
+        return SourceObject(params["key"], params["version"], int(params["size"]), modified)
+    for found in backends.source.list():
+        if found.key == params["key"]:
+            return found
+    raise NotFound(f"{str(params['key'])[:80]!r} is not in {backends.source.root}.")
+
+
+@dataclass
+class _Taking:
+    """One run over one object version."""
+
+    backends: Backends
+    found: SourceObject
+    day: date
+    progress: Progress
+    job_id: str
+    started: datetime
+    again: bool
+    sha256: str | None = None
+    size: int = 0
+
+    @property
+    def owner(self) -> str:
+        return self.backends.source.root + self.found.key
+
+    def run(self) -> Outcome:
+        from app.spool import spool
+
+        settings = self.backends.settings
+        self.progress(0, STEPS, f"Reading {self.found.key}")
+        try:
+            with (
+                self.backends.source.open(self.found) as stream,
+                spool(stream, self.found.key, settings.max_file_bytes) as spooled,
+            ):
+                self.sha256, self.size = spooled.sha256, spooled.size
+                covered, failed = self._coverage()
+                if not self.again and self._is_known(failed):
+                    return self._noop()
+                self._check_retention()
+                self.progress(1, STEPS, f"Checking {self.found.key}")
+                parsed = self._parse(spooled)
+        except Conflict:
+            return Outcome(
+                "superseded", f"{self.found.key} was replaced while it was read; the new version is taken instead."
+            )
+        return self._take(parsed, covered, failed)
+
+    def _parse(self, spooled: Any) -> ParsedDay:
+        from app.core.dailycsv import Limits, parse
+
+        settings = self.backends.settings
+        return parse(
+            spooled.path,
+            day=self.day,
+            currency=settings.currency,
+            today=self.backends.today(),
+            limits=Limits(bytes=settings.max_file_bytes, rows=settings.max_file_rows, series=settings.max_series),
+        )
+
+    def _coverage(self) -> tuple[frozenset[str] | None, frozenset[str]]:
+        """Accounts the file speaks for (None: all) and accounts whose collection failed."""
+        from app.core.dailycsv import sidecar
+
+        data = self.backends.source.sidecar(self.day)
+        spoken = sidecar(data, self.sha256 or "") if data is not None else None
+        return spoken if spoken is not None else (None, frozenset())
+
+    def _is_known(self, failed: frozenset[str]) -> bool:
+        record = self.backends.metadata.day_record(self.day)
+        same = record.sources.get(self.owner) == self.sha256
+        return same and not record.restating and frozenset(record.failed_accounts) == failed
+
+    def _check_retention(self) -> None:
+        oldest = self.backends.costs.oldest(self.backends.today())
+        if oldest is not None and self.day < oldest:
+            days = self.backends.settings.retention
+            raise Quarantined(
+                Reason(
+                    "retention",
+                    f"{self.day} is older than the {days} days the cost store keeps (since {oldest}). "
+                    "Raise SPENDSCOPE_RETENTION_DAYS (0 keeps everything) and ingest it again.",
+                )
+            )
+
+    def _noop(self) -> Outcome:
+        self._record(status="noop", notice="The same bytes are already ingested.")
+        return Outcome("done-noop", f"{self.found.key}: these bytes are already ingested.", {"status": "noop"})
+
+    def _take(self, parsed: ParsedDay, covered: frozenset[str] | None, failed: frozenset[str]) -> Outcome:
+        before = self._begin()
+        decision = decide(
+            before,
+            Arrival(
+                owner=self.owner,
+                sha256=self.sha256 or "",
+                accounts=parsed.accounts,
+                estimated=parsed.estimated,
+                covered=covered,
+                failed=failed,
+                at=self.backends.clock(),
+            ),
+        )
+        self.progress(2, STEPS, f"Writing {self.day}")
+        charges = _of_accounts(parsed, decision.taken)
+        stored = self.backends.costs.replace(self.day, decision.replaced, charges)
+        self._verify(stored, decision, parsed)
+        self.progress(3, STEPS, f"Publishing {self.day}")
+        if not self.backends.metadata.put_day_record(decision.record):
+            raise Unavailable("metadata", f"The ledger of {self.day} was changed by another job; this one runs again.")
+        self.backends.costs.publish(self.day)
+        return self._ingested(before, decision, parsed)
+
+    def _begin(self) -> DayRecord:
+        """Mark the day as ours to write. Raises Unavailable while another job holds it."""
+        metadata, now = self.backends.metadata, self.backends.clock()
+        until = now + timedelta(seconds=self.backends.settings.job_timeout_seconds + 30)
+        marked = begin(metadata.day_record(self.day), self.job_id, now, until)
+        if marked is None or not metadata.put_day_record(marked):
+            raise Unavailable("metadata", f"{self.day} is being written by another job; this one waits.", retry_after=2)
+        return marked
+
+    def _verify(self, stored: StoredDay, decision: Decision, parsed: ParsedDay) -> None:
+        """What the store reads back must be what the file says (I1); nothing is shown as new before."""
+        for account in sorted(decision.replaced):
+            expected = parsed.accounts.get(account) if account in decision.taken else None
+            wrong = _difference(stored.accounts.get(account), expected, exact=self.backends.costs.exact)
+            if wrong:
+                raise Unavailable(
+                    "costs", f"The cost store reads back {self.day}, account {account!r} differently: {wrong}."
+                )
+
+    def _ingested(self, before: DayRecord, decision: Decision, parsed: ParsedDay) -> Outcome:
+        notice = _notice(before, decision, parsed)
+        held = tuple(sorted(decision.held))
+        if held and not decision.replaced:
+            owners = sorted({before.accounts[name].owner or "" for name in held})
+            reason = Reason(
+                "held",
+                f"All account-days of this file belong to {', '.join(owners)[:300]}. It is kept for reconciliation and "
+                "not added; remove one of the two files to make clear which one counts.",
+            )
+            self._record(status="waiting", parsed=parsed, held=held, reason=reason)
+            return Outcome("done", f"{self.found.key} is held: {reason.message}", {"status": "waiting"})
+        revision = decision.record.revision
+        self._record(status="ingested", parsed=parsed, held=held, notice=notice, revision=revision)
+        self._supersede_older()
+        rows = parsed.totals.rows
+        result = {"status": "ingested", "rows": rows, "day": str(self.day), "notice": notice}
+        return Outcome("done", f"{self.found.key}: {rows} rows taken.", result)
+
+    def quarantine(self, reason: Reason) -> Outcome:
+        self._record(status="quarantined", reason=reason)
+        place = f" (line {reason.line})" if reason.line else ""
+        return Outcome(
+            "quarantined",
+            f"{self.found.key}{place}: {reason.message}",
+            {"status": "quarantined", "reason": reason.code},
+        )
+
+    def _record(
+        self,
+        *,
+        status: Any,
+        parsed: ParsedDay | None = None,
+        held: tuple[str, ...] = (),
+        notice: str | None = None,
+        reason: Reason | None = None,
+        revision: int | None = None,
+    ) -> None:
+        from app.core.dailycsv import PARSER
+
+        self.backends.metadata.put_ingestion(
+            Ingestion(
+                id=self.ingestion_id(),
+                source=self.backends.source.root,
+                key=self.found.key,
+                version=self.found.version,
+                day=self.day,
+                status=status,
+                started=self.started,
+                finished=self.backends.clock(),
+                sha256=self.sha256,
+                parser=PARSER,
+                size=self.size or self.found.size,
+                rows=parsed.totals.rows if parsed else 0,
+                totals=parsed.totals if parsed else None,
+                accounts=parsed.accounts if parsed else {},
+                held=held,
+                notice=notice,
+                reason=reason,
+                revision=revision,
+                job_id=None if self.job_id == "direct" else self.job_id,
+            )
+        )
+
+    def ingestion_id(self) -> str:
+        """The same object version always has the same id: a run that is repeated replaces its own record."""
+        name = "\0".join((self.backends.source.root, self.found.key, self.found.version))
+        return hashlib.sha256(name.encode()).hexdigest()[:24]
+
+    def _supersede_older(self) -> None:
+        for older in self.backends.metadata.versions_of(self.backends.source.root, self.found.key):
+            if older.id != self.ingestion_id() and older.status == "ingested":
+                self.backends.metadata.put_ingestion(replace(older, status="superseded"))
+
+
+def _of_accounts(parsed: ParsedDay, accounts: frozenset[str]) -> Any:
+    if accounts >= set(parsed.accounts):
+        return parsed.table
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = parsed.table["account"].cast(pa.string())
+    return parsed.table.filter(pc.is_in(column, value_set=pa.array(sorted(accounts), pa.string())))
+
+
+def _difference(stored: Totals | None, expected: Totals | None, *, exact: bool) -> str | None:
+    """Which metric differs and how, None when they agree. Nothing stored equals all zero."""
+    for metric in METRICS:
+        want = expected.of(metric) if expected else Decimal(0)
+        have = stored.of(metric) if stored else Decimal(0)
+        if want is None or have is None:
+            if want is not have and expected is not None and expected.rows:
+                return f"{metric} is {have}, not {want}"
+            continue
+        if abs(have - want) > (Decimal(0) if exact else AGREES * max(abs(want), Decimal(1))):
+            return f"{metric} is {have}, not {want}"
+    return None
+
+
+def _notice(before: DayRecord, decision: Decision, parsed: ParsedDay) -> str | None:
+    if not parsed.totals.rows and any(part.current.rows for part in before.accounts.values()):
+        return f"The file has no rows, but {parsed.day} had cost before: it is now zero."
+    if decision.held:
+        return f"{len(decision.held)} accounts belong to another file and were not added: {', '.join(sorted(decision.held))[:200]}"
+    return None
+
+
+def repair(backends: Backends) -> list[Job]:
+    """Submit again what the ledger and the cost store disagree about after a crash; the jobs submitted.
+
+    The cost store's manifest is what readers see; a day whose totals there are not the ledger's is ingested again
+    from the files that own it.
+    """
+    stored = backends.costs.stored_days()
+    if not stored:
+        return []
+    records = backends.metadata.day_records(min(stored), max(stored) + timedelta(days=1))
+    wrong = [day for day, kept in stored.items() if not _agree(kept, records.get(day))]
+    if not wrong:
+        return []
+    log.warning("%d days differ between ledger and cost store, first %s; ingesting them again", len(wrong), min(wrong))
+    days = frozenset(wrong)
+    present = [(day, found) for found in backends.source.list() if (day := day_of(found.key)) in days]
+    return [submit_object(backends, day, found, again=True) for day, found in present if day is not None]
+
+
+def _agree(kept: StoredDay, record: DayRecord | None) -> bool:
+    if record is None:
+        return False
+    names = {*kept.accounts, *record.accounts}
+    return all(
+        _difference(kept.accounts.get(name), part.current if (part := record.accounts.get(name)) else None, exact=True)
+        is None
+        for name in names
+    )

@@ -1,0 +1,56 @@
+"""The web server process: gunicorn with threads, the app loaded once before its workers fork."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from app.config import Settings
+from app.launcher import check_address
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in gunicorn_options(self.settings).items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        from app.backends import open_backends
+        from app.web import create_server
+
+        return create_server(open_backends(self.settings))
+
+
+def gunicorn_options(settings: Settings) -> dict[str, Any]:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return {
+        "bind": f"{host}:{settings.port}",
+        "workers": settings.web_processes,
+        "worker_class": "gthread",
+        "threads": settings.web_threads,
+        "preload_app": True,
+        "timeout": 60,
+        "graceful_timeout": 10,
+        "keepalive": 15,
+        "loglevel": "warning",
+        "worker_tmp_dir": "/dev/shm" if _has_memory_disk() else None,  # noqa: S108 - a heartbeat file, not data
+        "control_socket_disable": True,
+        "limit_request_line": 8190,
+    }
+
+
+def _has_memory_disk() -> bool:
+    from pathlib import Path
+
+    return Path("/dev/shm").is_dir()  # noqa: S108
+
+
+def run_web(settings: Settings) -> None:
+    """Serve until SIGTERM. Raises CannotStart for an address that cannot be used."""
+    check_address(settings)
+    Server(settings).run()
