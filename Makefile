@@ -41,8 +41,8 @@ soak: setup-dev
 	$(BIN)/python -m pytest tests/workers/test_soak.py --soak 50 -q
 
 lock:
-	uv pip compile requirements.in --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements.lock
-	uv pip compile requirements-dev.in -c requirements.lock --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements-dev.lock
+	uv pip compile -q requirements.in --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements.lock
+	uv pip compile -q requirements-dev.in -c requirements.lock --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

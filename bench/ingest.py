@@ -52,7 +52,7 @@ def our_way(folder: Path, key: str) -> None:
     backends.metadata.prepare()
     backends.costs.prepare()
     began = time.perf_counter()
-    outcome = ingest_object(backends, {"key": key}, lambda done, of, message: None)
+    outcome = ingest_object(backends, {"key": key}, lambda *_: None)
     print(f"{time.perf_counter() - began:.4f}")
     assert outcome.status == "done", outcome
 
@@ -65,7 +65,10 @@ def timed_ours(data: bytes, days: list[date]) -> tuple[float, float]:
         for day in days:
             (folder / f"{day}.csv").write_bytes(data.replace(str(DAY).encode(), str(day).encode()))
         shown = subprocess.run(
-            [sys.executable, "-m", "bench.ingest", str(folder), *map(str, days)], capture_output=True, text=True, check=True
+            [sys.executable, "-m", "bench.ingest", str(folder), *map(str, days)],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     *seconds, memory = map(float, shown.stdout.split())
     return sorted(seconds)[len(seconds) // 2], memory
@@ -87,20 +90,19 @@ def rows_a_second() -> list[tuple[str, ...]]:
                 ours = rows / seconds
                 ratios.append(ours / usual)
             table.append(
-                (f"ingest, {rows:,}-row days", f"{ours:,.0f} rows/s", f"{usual:,.0f} rows/s",
-                 f"{sorted(ratios)[1]:.1f}x", "≥ 20x" if rows == 1_000_000 else "", f"peak {memory:.0f} MB")
+                (
+                    f"ingest, {rows:,}-row days",
+                    f"{ours:,.0f} rows/s",
+                    f"{usual:,.0f} rows/s",
+                    f"{sorted(ratios)[1]:.1f}x",
+                    "≥ 20x" if rows == 1_000_000 else "",
+                    f"peak {memory:.0f} MB",
+                )
             )
     return table
 
 
 if __name__ == "__main__":
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    import app.core.dailycsv
-    import app.ingest
-    import app.spool  # noqa: F401
-
     for name in sys.argv[2:]:
         our_way(Path(sys.argv[1]), f"{name}.csv")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
