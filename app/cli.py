@@ -18,6 +18,7 @@ import click
 from app import __version__
 from app.backends import Backends, open_backends, utc_now
 from app.config import Settings, read_settings
+from app.core import amounts
 from app.core.jobs import FINAL, Job
 from app.core.query import CostQuery, filters_from
 from app.errors import CannotStart, InvalidInput, SpendscopeError
@@ -218,14 +219,47 @@ def query(
     form: str,
 ) -> None:
     """Ask about cost: the same answers as the API and the pages."""
-    from app.answers_text import print_costs
-
     pairs = [("start", start), ("end", end), ("metric", metric), ("granularity", granularity), ("group_by", group_by)]
     pairs += [split_filter(text) for text in filters] + ([("top", str(top))] if top is not None else [])
     backends = open_backends(read_settings())
     backends.metadata.prepare()
     backends.costs.prepare()
-    print_costs(backends, CostQuery.from_pairs(pairs), form, say)
+    print_costs(backends, CostQuery.from_pairs(pairs), form)
+
+
+ALL_ROWS = 10**9
+
+
+def print_costs(backends: Backends, asked: CostQuery, form: str) -> None:
+    """Every row, as the API's object, as its CSV, or as columns for people."""
+    from app.api.costs import CostTable, costs_answer, csv_lines
+
+    if form == "json":
+        say(costs_answer(backends, asked, limit=ALL_ROWS).json_text())
+        return
+    table = CostTable.of(backends, asked)
+    if form == "csv":
+        for part in csv_lines(table):
+            click.echo(part, nl=False)
+        return
+    unit = table.answer.unit or ""
+    for row in table.rows():
+        names = [*([str(row.period)] if row.period else []), *row.group]
+        amount = "not available" if row.amount is None else amounts.text(row.amount)
+        say("  ".join([*(f"{printable(name):<32.60}" for name in names), f"{amount:>28} {unit}"]).rstrip())
+    total = table.answer.total
+    say(
+        f"Total {'unknown: no day of this range was ever ingested' if total is None else f'{amounts.text(total)} {unit}'}".rstrip()
+    )
+    fresh = table.answer.freshness
+    for word, days in (("Settling", fresh.settling), ("Missing", fresh.missing), ("Quarantined", fresh.quarantined)):
+        if days:
+            say(f"{word}: {', '.join(map(str, days))}")
+
+
+def printable(text: str) -> str:
+    """Text from data without what a terminal would act on."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def split_filter(text: str) -> tuple[str, str]:

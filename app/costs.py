@@ -52,7 +52,7 @@ class Ledgers:
     updated: datetime | None
 
     def freshness(self, days: DateRange) -> Freshness:
-        inside = {day: status for day, status in self.coverage.days.items() if day in days}
+        inside = {day: self.coverage.days[day] for day in days if day in self.coverage.days}
 
         def with_status(status: str) -> tuple[date, ...]:
             return tuple(day for day, found in inside.items() if found == status)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as TookTooLong
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -13,6 +14,8 @@ from app.config import Settings
 from app.core.jobs import FINAL
 from app.costs import first_and_last_day, ledgers_of
 from app.errors import SpendscopeError
+
+log = logging.getLogger(__name__)
 
 CHECK_SECONDS: Final = 6.0
 
@@ -35,7 +38,8 @@ def check_parts(backends: Backends, *, seconds: float = CHECK_SECONDS) -> dict[s
     pool = ThreadPoolExecutor(len(checks), thread_name_prefix="check")
     try:
         asked = {name: pool.submit(check) for name, check in checks.items()}
-        return {name: _health(future.result, seconds) for name, future in asked.items()}
+        wait(asked.values(), seconds)
+        return {name: _health(future, seconds) for name, future in asked.items()}
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -54,13 +58,16 @@ def _workers(backends: Backends) -> str:
     return f"{number} running"
 
 
-def _health(result: Callable[[float], str], seconds: float) -> PartHealth:
+def _health(asked: Future[str], seconds: float) -> PartHealth:
     try:
-        return PartHealth(True, result(seconds))
+        return PartHealth(True, asked.result(0))
     except TookTooLong:
         return PartHealth(False, f"No answer within {seconds:g} s.")
     except SpendscopeError as error:
         return PartHealth(False, error.message)
+    except Exception as error:
+        log.exception("a check failed")
+        return PartHealth(False, f"The check itself failed ({type(error).__name__}); the log says more.")
 
 
 def is_ready(parts: Mapping[str, PartHealth]) -> bool:

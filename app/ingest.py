@@ -355,7 +355,7 @@ def _difference(stored: Totals | None, expected: Totals | None, *, exact: bool) 
             if want is not have and expected is not None and expected.rows:
                 return f"{metric} is {have}, not {want}"
             continue
-        if abs(have - want) > (Decimal(0) if exact else AGREES * max(abs(want), Decimal(1))):
+        if have != want and (exact or abs(have - want) > AGREES * max(abs(want), Decimal(1))):
             return f"{metric} is {have}, not {want}"
     return None
 

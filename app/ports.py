@@ -231,8 +231,8 @@ class Queue(Protocol):
     def push(self, job: Job) -> None:
         """Hand the job to a worker. Pushing the same attempt again is the same as once."""
 
-    def holds(self, job: Job) -> bool:
-        """Whether this attempt of the job is queued or being worked on."""
+    def missing(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those of these attempts that are neither queued nor on their way to a worker, in order; cheap for thousands."""
 
     def stop(self, job: Job) -> None:
         """Ask the worker that runs it to stop; nothing happens when none does."""

@@ -42,7 +42,19 @@ def imports(module: str, *, lazy: bool = True) -> set[str]:
 
 
 PURE = ("app.core",)
-FRAMEWORKS = ("dash", "flask", "plotly", "rq", "redis", "pymongo", "influxdb_client", "boto3", "sqlite3", "requests", "gunicorn")
+FRAMEWORKS = (
+    "dash",
+    "flask",
+    "plotly",
+    "rq",
+    "redis",
+    "pymongo",
+    "influxdb_client",
+    "boto3",
+    "sqlite3",
+    "requests",
+    "gunicorn",
+)
 
 
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith("app.core")))
@@ -66,7 +78,9 @@ def test_app_never_imports_workers(module: str) -> None:
     assert not {name for name in imports(module) if name.split(".")[0] == "workers"}
 
 
-@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith(("app.figures", "app.ui", "app.pages", "app.api"))))
+@pytest.mark.parametrize(
+    "module", sorted(name for name in MODULES if name.startswith(("app.figures", "app.ui", "app.pages", "app.api")))
+)
 def test_the_web_side_asks_only_the_use_cases(module: str) -> None:
     for name in imports(module):
         assert not name.startswith("app.adapters"), name
@@ -97,13 +111,13 @@ def test_no_import_cycle() -> None:
 def test_the_web_process_carries_no_columnar_engine() -> None:
     """pyarrow costs a web process 60 MB; only workers parse and write."""
     code = "import app.web, app.api, app.costs, sys; print([m for m in ('pyarrow', 'pandas', 'boto3') if m in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)  # noqa: S603
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert shown.stdout.strip() == "[]"
 
 
 def test_workers_carry_no_web_framework() -> None:
     code = "import workers.worker, workers.jobs, workers.schedule, sys; print([m for m in ('dash', 'plotly') if m in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)  # noqa: S603
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert shown.stdout.strip() == "[]"
 
 

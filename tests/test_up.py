@@ -44,14 +44,14 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
 
 
 def run(arguments: list[str], given: dict[str, str], seconds: float = 90) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], env=given, capture_output=True, text=True, timeout=seconds)  # noqa: S603
+    return subprocess.run([*COMMAND, *arguments], env=given, capture_output=True, text=True, timeout=seconds)
 
 
 @contextmanager
 def running(given: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`up` once it said it is ready, and its port; stopped by SIGINT at the end."""
     port = free_port()
-    process = subprocess.Popen(  # noqa: S603
+    process = subprocess.Popen(
         [*COMMAND, "up", "--port", str(port), *arguments],
         env=given,
         stdout=subprocess.PIPE,

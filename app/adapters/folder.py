@@ -40,8 +40,7 @@ class FolderSource:
             with os.scandir(self.path) as entries:
                 # A name that cannot be shown (not UTF-8, control characters) is no cost file's.
                 found = sorted((entry for entry in entries if entry.name.isprintable()), key=lambda entry: entry.name)
-            inside = self.path.resolve()
-            objects = [self._listed(entry, inside) for entry in found]
+            objects = [self._listed(entry) for entry in found]
         yield from (listed for listed in objects if listed is not None)
 
     @contextmanager
@@ -62,7 +61,7 @@ class FolderSource:
         path = folder / f"{day}.json"
         try:
             with self._failures(path):
-                if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+                if not _lies_in(path, folder) or not path.is_file():
                     return None
                 with path.open("rb") as file:
                     data = file.read(SIDECAR_BYTES + 1)
@@ -74,10 +73,10 @@ class FolderSource:
             )
         return data
 
-    def _listed(self, entry: os.DirEntry[str], inside: Path) -> SourceObject | None:
+    def _listed(self, entry: os.DirEntry[str]) -> SourceObject | None:
         """None for what is no file of this folder: directories, pipes, links that lead out of it or nowhere."""
         try:
-            if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+            if entry.is_symlink() and not _lies_in(Path(entry.path), self.path):
                 return None
             about = entry.stat()
         except OSError as error:
@@ -86,7 +85,7 @@ class FolderSource:
             raise
         if not stat.S_ISREG(about.st_mode):
             return None
-        return SourceObject(entry.name, version_of(about), about.st_size, _time(about.st_mtime_ns))
+        return SourceObject(entry.name, version_of(about), about.st_size, time_of(about.st_mtime_ns))
 
     @contextmanager
     def _opened(self, found: SourceObject) -> Iterator[int]:
@@ -141,11 +140,16 @@ def directory_of(root: str) -> Path:
     return Path(os.fsdecode(path))
 
 
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether links, followed to their end, stay below the folder (Path.resolve would raise on a loop of links)."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def version_of(about: os.stat_result) -> str:
     return f"{about.st_size}-{about.st_mtime_ns}-{about.st_ino:x}"
 
 
-def _time(nanoseconds: int) -> datetime:
+def time_of(nanoseconds: int) -> datetime:
     """A file may claim any time at all; the calendar ends at the year 9999."""
     try:
         return EPOCH + timedelta(microseconds=nanoseconds // 1000)

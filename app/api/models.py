@@ -6,16 +6,295 @@ Money that is a total is a string with every digit; `amount` of a row is a JSON 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from app.core.charges import Totals as ExactTotals
-from app.core.jobs import Job as JobRecord
-from app.core.jobs import JobStatus
 from app.core.amounts import text
-from app.core.ledger import DayStatus, IngestionStatus
-from app.core.ledger import Ingestion as IngestionRecord
-from app.core.periods import date_type  # placeholder
+from app.core.charges import Totals
+from app.core.jobs import Job, JobStatus
+from app.core.ledger import AccountDay, DayStatus, Ingestion, IngestionStatus
+
+Amount = Annotated[Decimal, WithJsonSchema({"type": "number"})]
+ExactText = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$", examples=["4321.0934"])]
+"""A decimal with every digit and no exponent."""
+
+
+def exact_text(value: Decimal | None) -> str | None:
+    return None if value is None else text(value)
+
+
+class Answer(BaseModel):
+    """Base of everything answered: names are exactly these."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def json_bytes(self) -> bytes:
+        """Members that were never set are absent; decimals are numbers with every digit they have."""
+        return orjson.dumps(self.model_dump(exclude_unset=True), default=_number)
+
+    def json_text(self) -> str:
+        return self.json_bytes().decode()
+
+
+def _number(value: Any) -> orjson.Fragment:
+    if isinstance(value, Decimal):
+        return orjson.Fragment(text(value))
+    raise TypeError(type(value))
+
+
+class Problem(Answer):
+    """An error (RFC 9457). `code` is stable; `detail` names the thing, the value and the way out."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    field: str | None = Field(None, description="The parameter or member of the body that is wrong.")
+    part: str | None = Field(None, description="The part that does not answer, as /readyz calls it.")
+    reference: str | None = Field(None, description="What to look for in the log.")
+
+
+# --- costs --------------------------------------------------------------------------------------------------------
+
+
+class Freshness(Answer):
+    """How far the figures of the range can be trusted."""
+
+    complete_through: dt.date | None = Field(description="Last day of the unbroken run of complete days.")
+    settling: list[dt.date] = Field(description="Days whose figures still change.")
+    missing: list[dt.date] = Field(description="Days that lack an account which had cost in the 14 days before.")
+    quarantined: list[dt.date] = Field(description="Days whose newest file could not be taken.")
+    restating: list[dt.date] = Field(description="Days being rewritten now; the last verified figures are shown.")
+    updated: dt.datetime | None = Field(description="When any figure last changed.")
+
+
+class CostRow(Answer):
+    """One group in one period. Has `date` unless the granularity is total, and one member for each `group_by`."""
+
+    date: dt.date | None = Field(None, description="First day of the period: weeks start on Monday.")
+    provider: str | None = None
+    account: str | None = None
+    service: str | None = None
+    region: str | None = None
+    charge_category: str | None = None
+    amount: Amount | None = Field(description="null where the metric is not available for one of the charges.")
+    other: Literal[True] | None = Field(None, description="Present on the row that sums up the groups beyond `top`.")
+
+
+class Costs(Answer):
+    """Rows by period, then by total cost, largest first. A period without any data has no row: unknown is never 0."""
+
+    rows: list[CostRow]
+    total: ExactText | None = Field(
+        description="Exact sum of range and filters whatever the grouping, `top` or page; null when no day was ever ingested."
+    )
+    currency: str
+    unit: str | None = Field(description="Unit of the amounts; null for a usage quantity, whose units may be mixed.")
+    data_version: int = Field(description="Equal questions with equal data versions have equal figures.")
+    freshness: Freshness
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null on the last.")
+
+
+class DimensionValue(Answer):
+    value: str
+    total: ExactText | None = Field(description="Exact cost over the range; null when the metric is not available.")
+
+
+class DimensionValues(Answer):
+    """Values by cost, largest first."""
+
+    items: list[DimensionValue]
+    data_version: int
+    next_cursor: str | None
+
+
+# --- ledger -------------------------------------------------------------------------------------------------------
+
+
+class MetricTotals(Answer):
+    """Exact sums over some charges; `blended_cost` is null as soon as one of them has none."""
+
+    rows: int
+    amortized_cost: ExactText
+    blended_cost: ExactText | None
+    unblended_cost: ExactText
+    usage_quantity: ExactText
+
+    @classmethod
+    def of(cls, totals: Totals) -> MetricTotals:
+        return cls(
+            rows=totals.rows,
+            amortized_cost=text(totals.amortized_cost),
+            blended_cost=exact_text(totals.blended_cost),
+            unblended_cost=text(totals.unblended_cost),
+            usage_quantity=text(totals.usage_quantity),
+        )
+
+
+class AccountCoverage(Answer):
+    """One account's part of one day; the figures are null while nothing was ever accepted for it."""
+
+    account: str
+    status: DayStatus
+    owner: str | None = Field(description="The file its figures come from.")
+    revision: int = Field(description="How often its figures were reported: 1 is the first time, 0 never.")
+    first_reported: dt.datetime | None
+    changed: dt.datetime | None
+    first: MetricTotals | None = Field(description="As first reported.")
+    current: MetricTotals | None = Field(description="As known now.")
+
+    @classmethod
+    def of(cls, account: str, status: DayStatus, part: AccountDay | None) -> AccountCoverage:
+        return cls(
+            account=account,
+            status=status,
+            owner=part.owner if part else None,
+            revision=part.revision if part else 0,
+            first_reported=part.first_reported if part else None,
+            changed=part.changed if part else None,
+            first=MetricTotals.of(part.first) if part else None,
+            current=MetricTotals.of(part.current) if part else None,
+        )
+
+
+class DayCoverage(Answer):
+    """`status` is the worst of the accounts, null for a day on which nothing is expected."""
+
+    date: dt.date
+    status: DayStatus | None
+    restating: bool
+    accounts: list[AccountCoverage]
+
+
+class CoverageDays(Answer):
+    """Days in order."""
+
+    items: list[DayCoverage]
+    complete_through: dt.date | None = Field(description="Last day of the unbroken run of complete days.")
+    next_cursor: str | None
+
+
+class ReasonNotTaken(Answer):
+    """Why a file was not taken. `line` counts from 1 and includes the header."""
+
+    code: str
+    message: str
+    line: int | None
+    column: str | None
+    value: str | None
+
+
+class IngestionSummary(Answer):
+    """What became of one version of one source object."""
+
+    id: str
+    source: str = Field(description="The root it was found below.")
+    key: str = Field(description="Its name below the root.")
+    version: str = Field(description="Changes whenever the bytes may have changed.")
+    day: dt.date | None
+    status: IngestionStatus
+    started: dt.datetime
+    finished: dt.datetime | None
+    sha256: str | None
+    size: int
+    rows: int
+    totals: MetricTotals | None
+    held: list[str] = Field(description="Accounts whose day belongs to another file: reconciled with it, never added.")
+    notice: str | None
+    reason: ReasonNotTaken | None
+    revision: int | None = Field(description="Revision of the day that it made.")
+    job_id: str | None
+
+
+class IngestionDetail(IngestionSummary):
+    accounts: dict[str, MetricTotals]
+
+
+class Ingestions(Answer):
+    """Newest first."""
+
+    items: list[IngestionSummary]
+    next_cursor: str | None
+
+
+def ingestion_members(found: Ingestion) -> dict[str, Any]:
+    """Members that a summary and a detail share."""
+    members = {name: getattr(found, name) for name in IngestionSummary.model_fields}
+    reason = found.reason
+    return members | {
+        "held": list(found.held),
+        "totals": MetricTotals.of(found.totals) if found.totals else None,
+        "reason": ReasonNotTaken(**vars(reason)) if reason else None,
+    }
+
+
+# --- jobs ---------------------------------------------------------------------------------------------------------
+
+
+class JobRequest(BaseModel):
+    """Work to be done."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    kind: Literal["ingest", "collect", "backfill", "detect", "scan"] = Field(
+        description="`ingest` takes one cost file from the source. The other kinds are not available yet."
+    )
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="For `ingest`: `key`, the name of the file below the source's root."
+    )
+
+
+class IngestParams(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    key: str = Field(max_length=1024, description="Name of the file below the source's root, YYYY-MM-DD.csv[.gz].")
+
+
+class JobAnswer(Answer):
+    """A job and how far it is: `done_steps` of `all_steps`, which is null while nobody knows."""
+
+    id: str
+    kind: str
+    params: Mapping[str, Any]
+    status: JobStatus
+    created: dt.datetime
+    started: dt.datetime | None
+    finished: dt.datetime | None
+    not_before: dt.datetime | None = Field(description="When a waiting job is tried again.")
+    attempts: int
+    done_steps: int
+    all_steps: int | None
+    message: str | None
+    result: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, job: Job) -> JobAnswer:
+        return cls(**{name: getattr(job, name) for name in cls.model_fields})
+
+
+class JobList(Answer):
+    """Newest first."""
+
+    items: list[JobAnswer]
+    next_cursor: str | None
+
+
+# --- how it is ----------------------------------------------------------------------------------------------------
+
+
+class PartReadiness(Answer):
+    ok: bool
+    message: str
+
+
+class Readiness(Answer):
+    """`ready` when stores, queue and at least one worker answer, whether there is data or not."""
+
+    ready: bool
+    parts: dict[str, PartReadiness]

@@ -6,7 +6,6 @@ import logging
 import uuid
 from typing import Final
 
-import orjson
 from flask import Response, request
 from werkzeug.exceptions import HTTPException
 
@@ -42,10 +41,10 @@ def problem(status: int, code: str, detail: str, **members: str | None) -> Respo
         detail=detail,
         instance=request.path[:200],
         code=code,
-        **members,
+        **{name: value for name, value in members.items() if value is not None},
     )
     return Response(
-        orjson.dumps(body.model_dump(exclude_none=True)),
+        body.json_bytes(),
         status,
         {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
         content_type="application/problem+json",

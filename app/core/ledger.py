@@ -5,9 +5,12 @@ Pure values and decisions; app.ingest carries them out, the metadata store keeps
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from functools import cached_property
+from operator import itemgetter
 from typing import Final, Literal
 
 from app.core.charges import NOTHING, Totals
@@ -67,7 +70,8 @@ class DayRecord:
     """One day of the ledger, kept as a single document: `revision` is its compare-and-set token.
 
     `sources` are the files (source + key) with accepted bytes for this day and their sha256: a day that a file
-    without rows completed is complete too. `restating` is set from before the first write to the cost store until
+    without rows completed is complete too. `covered` are the accounts these files speak for, None for every account
+    there is; `failed_accounts` those whose collection failed since. `restating` is set from before the first write to the cost store until
     the figures are verified, and names the job that may write until then: one at a time, so that two files for the
     same day never interleave. Readers keep the last verified figures meanwhile.
     """
@@ -76,6 +80,7 @@ class DayRecord:
     revision: int = 0
     accounts: Mapping[str, AccountDay] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    covered: frozenset[str] | None = None
     failed_accounts: tuple[str, ...] = ()
     restating: bool = False
     restating_job: str | None = None
@@ -84,6 +89,11 @@ class DayRecord:
     @property
     def complete_file(self) -> bool:
         return bool(self.sources)
+
+    def covers(self, account: str) -> bool:
+        """Whether an accepted file says what the account had, also when that is nothing."""
+        spoken = self.complete_file and (self.covered is None or account in self.covered)
+        return account in self.accounts or (spoken and account not in self.failed_accounts)
 
 
 @dataclass(frozen=True)
@@ -138,12 +148,26 @@ def decide(record: DayRecord, arrival: Arrival) -> Decision:
         revision=record.revision + 1,
         accounts=accounts,
         sources={**record.sources, arrival.owner: arrival.sha256},
-        failed_accounts=tuple(sorted(arrival.failed)),
+        covered=_covered(record, arrival),
+        failed_accounts=_failed(record, arrival),
         restating=False,
         restating_job=None,
         restating_until=None,
     )
     return Decision(after, taken, released, held)
+
+
+def _covered(record: DayRecord, arrival: Arrival) -> frozenset[str] | None:
+    """What was spoken for once stays so: a file that covers less leaves the rest as it was."""
+    if arrival.covered is None or (record.complete_file and record.covered is None):
+        return None
+    return (record.covered or frozenset()) | (arrival.covered - arrival.failed)
+
+
+def _failed(record: DayRecord, arrival: Arrival) -> tuple[str, ...]:
+    """Another file that does not cover a failed account says nothing about it."""
+    before = frozenset() if arrival.covered is None else frozenset(record.failed_accounts) - arrival.covered
+    return tuple(sorted(before | arrival.failed))
 
 
 def begin(record: DayRecord, job_id: str, now: datetime, until: datetime) -> DayRecord | None:
@@ -192,7 +216,7 @@ class Coverage:
     def with_status(self, status: DayStatus) -> list[date]:
         return [day for day, worst in self.days.items() if worst == status]
 
-    @property
+    @cached_property
     def complete_through(self) -> date | None:
         """The last day of the unbroken run of complete days from the first day with data."""
         found = None
@@ -217,46 +241,54 @@ def coverage(
     settling_days: int,
     quarantined: frozenset[date] = frozenset(),
 ) -> Coverage:
-    """Judge days in order. `records` should reach LOOKBACK days further back than `days`.
+    """Judge days, given in order. `records` should reach LOOKBACK days further back than `days`.
 
-    A day is expected once any day before it, within LOOKBACK, had cost for an account; a day whose only file was
+    An account is expected once any day before, within LOOKBACK, had cost for it; a day whose only file was
     quarantined is `quarantined`. Today and later are never expected.
     """
     by_account: dict[date, Mapping[str, DayStatus]] = {}
     worst: dict[date, DayStatus | None] = {}
+    latest = _LatestCost(records)
     for day in days:
-        expected: dict[str, date] = {}
-        for back in range(1, LOOKBACK + 1):
-            earlier = records.get(day - back * DAY)
-            if earlier:
-                for name, part in earlier.accounts.items():
-                    if part.current.rows:
-                        expected.setdefault(name, earlier.day)
         record = records.get(day)
-        if record is None and day >= today:
-            by_account[day], worst[day] = {}, None
-            continue
+        refused = day in quarantined
+        expected = latest.within_lookback(day)
+        if day >= today and (record is None or not record.complete_file):
+            expected = set()
         settled = settles_at(day, settling_days) <= today
-        by_account[day] = _accounts_of(record, expected, settled, day in quarantined)
-        worst[day] = _worst(by_account[day], record, settled, day in quarantined)
+        by_account[day] = _accounts_of(record, expected, settled, refused)
+        worst[day] = _worst(by_account[day], record, settled, refused)
     return Coverage(by_account, worst)
 
 
+class _LatestCost:
+    """The latest day with cost of each account, for days asked about in order."""
+
+    def __init__(self, records: Mapping[date, DayRecord]) -> None:
+        self._to_come = deque(sorted(records.items(), key=itemgetter(0)))
+        self._latest: dict[str, date] = {}
+
+    def within_lookback(self, day: date) -> set[str]:
+        """Accounts that had cost on one of the LOOKBACK days before this one."""
+        while self._to_come and self._to_come[0][0] < day:
+            seen, record = self._to_come.popleft()
+            self._latest |= {name: seen for name, part in record.accounts.items() if part.current.rows}
+        oldest = day - LOOKBACK * DAY
+        return {name for name, seen in self._latest.items() if seen >= oldest}
+
+
 def _accounts_of(
-    record: DayRecord | None, expected: Mapping[str, date], settled: bool, quarantined: bool
+    record: DayRecord | None, expected: set[str], settled: bool, quarantined: bool
 ) -> dict[str, DayStatus]:
-    found: dict[str, DayStatus] = {}
-    names = {*expected, *(record.accounts if record else ()), *(record.failed_accounts if record else ())}
-    for name in sorted(names):
-        part = record.accounts.get(name) if record else None
-        failed = record is not None and name in record.failed_accounts
-        if part is None and (record is None or not record.complete_file or failed):
-            found[name] = "quarantined" if quarantined else "missing"
-        elif not settled or (part is not None and part.estimated):
-            found[name] = "settling"
-        else:
-            found[name] = "complete"
-    return found
+    known = {*record.accounts, *record.failed_accounts} if record else set()
+    return {name: _account_status(record, name, settled, quarantined) for name in sorted(expected | known)}
+
+
+def _account_status(record: DayRecord | None, name: str, settled: bool, quarantined: bool) -> DayStatus:
+    if record is None or not record.covers(name):
+        return "quarantined" if quarantined else "missing"
+    part = record.accounts.get(name)
+    return "complete" if settled and not (part and part.estimated) else "settling"
 
 
 def _worst(

@@ -159,7 +159,8 @@ class Rollup:
         periods = _periods(query)
         gathered = _Gathered(len(periods))
         for month in self.months:
-            _gather(month, query, periods, gathered)
+            if month.days and month.days[0] < query.range.end and query.range.start <= month.days[-1]:
+                _gather(month, query, periods, gathered)
         return gathered.frame(query, tuple(periods))
 
     def values_with_cost(self, dimension: str, query: CostQuery) -> list[tuple[str, Decimal | None]]:
@@ -207,23 +208,34 @@ class _Gathered:
         floats = sums.floats()
         floats[absent] = np.nan
         floats[:, ~self.ingested] = np.nan
-        per_group = sums.sum(axis=1).normalised().decimals()
         lacking: list[bool] = np.any(absent, axis=1).tolist()
-        totals = [value if self.days and not lacks else None for value, lacks in zip(per_group, lacking, strict=True)]
+        per_group = sums.sum(axis=1).normalised()
         groups = list(self.position)
-        shown = np.flatnonzero(present.any(axis=1)).tolist() if query.group_by else range(len(groups))
-        order = sorted(shown, key=lambda i: (totals[i] is None, -(totals[i] or 0), groups[i]))
+        shown = np.flatnonzero(present.any(axis=1)) if query.group_by else np.arange(len(groups))
+        order = _largest_first(per_group, lacking, groups, shown.tolist())
+        exact = per_group.map(lambda part: part[order]).decimals()
         return CostFrame(
             query=query,
             periods=periods,
             groups=tuple(groups[i] for i in order),
             amounts=floats[order],
             present=present[order],
-            group_totals=tuple(totals[i] for i in order),
+            group_totals=tuple(
+                None if lacking[i] or not self.days else value for i, value in zip(order, exact, strict=True)
+            ),
             total=sums.decimal() if self.days and not absent.any() else None,
             days=tuple(self.days),
             exact=sums.map(lambda part: part[order]),
         )
+
+
+def _largest_first(
+    amounts: Amounts, lacking: Sequence[bool], groups: Sequence[tuple[str, ...]], shown: Sequence[int]
+) -> list[int]:
+    """The shown groups by exact amount, equal ones by name; those without an amount last."""
+    high, middle = amounts.high.tolist(), amounts.middle.tolist()
+    low = [0] * len(groups) if amounts.low is None else amounts.low.tolist()
+    return sorted(shown, key=lambda i: (lacking[i], -high[i], -middle[i], -low[i], groups[i]))
 
 
 def _add_part(part: _Part, sums: Amounts, present: NDArray[np.bool_], absent: NDArray[np.bool_]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from app.core.periods import DAY
 from app.core.rollup import CostFrame
 from app.figures.theme import MUTED, OTHER, Figure, Floats, days_axis, escaped, hole, money_axis, rounded
 
@@ -31,7 +32,8 @@ def stacked(frame: CostFrame, colours: Mapping[str, str], shown: int = SHOWN) ->
     # One group too many is shown rather than called "Other".
     count = len(frame.groups) if len(frame.groups) <= shown + 1 else shown
     series = [
-        Series(group[0], colours[group[0]], frame.amounts[row], group[0]) for row, group in enumerate(frame.groups[:count])
+        Series(group[0], colours[group[0]], frame.amounts[row], group[0])
+        for row, group in enumerate(frame.groups[:count])
     ]
     rest = len(frame.groups) - count
     if rest:
@@ -112,4 +114,5 @@ def _settling_note(frame: CostFrame, settling: Sequence[int]) -> dict[str, Any]:
 
 
 def _holes(unknown: Sequence[date]) -> list[dict[str, Any]]:
-    return [hole(f"{day.isoformat()} 00:00", f"{day.isoformat()} 23:59") for day in unknown]
+    # A bar is centred on its midnight.
+    return [hole(f"{day - DAY} 12:00", f"{day} 12:00") for day in unknown]

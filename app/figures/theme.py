@@ -53,10 +53,13 @@ def digits(values: Floats) -> int:
 
 def rounded(values: Floats) -> list[Any]:
     """Short numbers for a chart; unknown is a hole, never zero."""
-    plain: list[Any] = np.round(values, digits(values)).tolist()
-    if np.isnan(values).any():
-        return _without_nan(plain)
-    return plain
+    return holes(np.round(values, digits(values)))
+
+
+def holes(values: Floats) -> list[Any]:
+    """As lists, with None for what is unknown."""
+    plain: list[Any] = values.tolist()
+    return _without_nan(plain) if np.isnan(values).any() else plain
 
 
 def _without_nan(plain: list[Any]) -> list[Any]:
@@ -71,7 +74,13 @@ def days_axis(periods: Sequence[date], granularity: str) -> dict[str, Any]:
 
 
 def money_axis(prefix: str) -> dict[str, Any]:
-    return {"tickprefix": escaped(prefix), "tickformat": ",.3~s", "hoverformat": ",.2f", "rangemode": "tozero", "nticks": 5}
+    return {
+        "tickprefix": escaped(prefix),
+        "tickformat": ",.3~s",
+        "hoverformat": ",.2f",
+        "rangemode": "tozero",
+        "nticks": 5,
+    }
 
 
 def hole(x0: float | str, x1: float | str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def money(value: Number | None, currency: str, *, sign: bool = False) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return UNKNOWN
     before = _sign(value, sign)
-    if 0 < abs(value) < 0.005:
+    if 0 < abs(float(value)) < 0.005:
         return f"{before}<{symbol(currency)}0.01"
     return f"{before}{symbol(currency)}{abs(value):,.2f}"
 
@@ -40,7 +40,7 @@ def short_money(value: Number | None, currency: str, *, sign: bool = False) -> s
     """At most four digits: `$398.4k`, `$1.2M`, `$5,472`, `$7.21`."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return UNKNOWN
-    size = abs(value)
+    size = abs(float(value))
     if size < 100:
         return money(value, currency, sign=sign)
     return f"{_sign(value, sign)}{symbol(currency)}{_short(size)}"
@@ -50,7 +50,7 @@ def quantity(value: Number | None) -> str:
     """A usage quantity without its unit."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return UNKNOWN
-    size = abs(value)
+    size = abs(float(value))
     if size >= 100:
         return _sign(value, False) + _short(size)
     if 0 < size < 0.005:
@@ -126,10 +126,12 @@ def _run(first: date, last: date) -> str:
 
 def _short(size: Number) -> str:
     number = float(size)
-    for limit, divisor, letter in ((9_999.5, 1, ""), (999_950, 1e3, "k"), (999_950_000, 1e6, "M"), (math.inf, 1e9, "B")):
+    if number < 9_999.5:
+        return f"{number:,.0f}"
+    for limit, divisor, letter in ((999_950, 1e3, "k"), (999_950_000, 1e6, "M")):
         if number < limit:
-            break
-    return f"{number:,.0f}" if not letter else f"{number / divisor:,.1f}{letter}"
+            return f"{number / divisor:,.1f}{letter}"
+    return f"{number / 1e9:,.1f}B"
 
 
 def _sign(value: Number, always: bool) -> str:

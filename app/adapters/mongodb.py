@@ -1,0 +1,519 @@
+"""Metadata in MongoDB: ledger, jobs and schedule of a deployment with several machines.
+
+Every transition is one change of one document, filtered by what it was before, acknowledged by a majority and its
+journal. Nothing stands in two documents, so nothing can come apart between two writes:
+
+- The ledger's version is the sum of the days' revisions, read from an index. A reader that sees a new day sees a new
+  version, and never new figures under an old one.
+- A job that is not final holds its key in `slot`; a final one holds its own id there. One ordinary unique index makes
+  two open jobs of one key impossible, and needs neither partial nor sparse indexes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, datetime
+from typing import Any, Final, TypeVar
+
+from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient, ReturnDocument
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+
+from app.core.documents import (
+    claim_end_document,
+    cursor_after,
+    day_record_document,
+    day_record_from,
+    ingestion_document,
+    ingestion_from,
+    job_document,
+    job_from,
+    place_of,
+    storable,
+    time_text,
+)
+from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
+from app.core.ledger import DayRecord, Ingestion
+from app.errors import BadCredentials, CannotStart, InvalidInput, Refused, SpendscopeError, Unavailable
+from app.ports import Listing
+
+Item = TypeVar("Item")
+Document = dict[str, Any]
+Keys = list[tuple[str, int]]
+
+SELECT_SECONDS: Final = 5
+ANSWER_SECONDS: Final = 20
+MAJORITY_SECONDS: Final = 10
+"""How long is waited for a primary, for an answer, and for a majority to have a write."""
+
+OPEN: Final = sorted(set(JOB_STATUSES) - FINAL)
+ENDED: Final = sorted(FINAL)
+NOT_LET_IN: Final = frozenset({11, 13, 18, 8000})
+"""UserNotFound, Unauthorized, AuthenticationFailed, and a hosted cluster's own code for the same."""
+NOT_KNOWN_THERE: Final = frozenset({59, 115, 238})
+"""CommandNotFound, CommandNotSupported, NotImplemented: the server is no MongoDB, or less than one."""
+
+VERSIONS: Final[Keys] = [("_id", ASCENDING), ("revision", ASCENDING)]
+NEWEST_OF_DAY: Final[Keys] = [(name, ASCENDING) for name in ("day", "source", "key", "started", "_id", "status")]
+
+
+def _newest(time: str, *before: str) -> IndexModel:
+    return IndexModel([*((name, ASCENDING) for name in before), (time, DESCENDING), ("_id", DESCENDING)])
+
+
+def _indexes(database: Database[Document]) -> None:
+    database["days"].create_indexes([IndexModel(VERSIONS)])
+    database["ingestions"].create_indexes(
+        [
+            _newest("started"),
+            _newest("started", "status"),
+            _newest("started", "key"),
+            _newest("started", "source", "key"),
+            IndexModel(NEWEST_OF_DAY),
+        ]
+    )
+    database["jobs"].create_indexes(
+        [
+            IndexModel([("slot", ASCENDING)], unique=True),
+            IndexModel(
+                [("status", ASCENDING), ("priority", DESCENDING), ("created", ASCENDING), ("_id", ASCENDING)],
+            ),
+            _newest("created"),
+            _newest("created", "status"),
+            _newest("created", "kind"),
+        ]
+    )
+    database["slots"].create_indexes([IndexModel([("slot", ASCENDING)])])
+
+
+STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (_indexes,)
+"""Each makes the next schema version from the one before and may be repeated. Version n = n steps taken."""
+
+
+def unsupported(build: Mapping[str, Any]) -> str | None:
+    """Why a server (its `buildInfo`) cannot carry the ledger; None when it can."""
+    if str(build.get("ferretdbVersion", "")).startswith("v1."):
+        return "is FerretDB 1, which does not change a document atomically: two workers could take the same job"
+    return None
+
+
+class MongoMetadata:
+    """ports.Metadata in one database. Threads may share it; a forked child opens its own connections."""
+
+    def __init__(
+        self, uri: str, database: str, *, refuse: Callable[[Mapping[str, Any]], str | None] = unsupported
+    ) -> None:
+        """`database` is used when the URI names none. Raises CannotStart for a URI that cannot be understood."""
+        self._uri = uri
+        self._database_name = database
+        self._refuse = refuse
+        self._process = 0
+        self._client: MongoClient[Document] | None = None
+        self._database()
+
+    # --- the store itself
+
+    def prepare(self) -> None:
+        with self._failures():
+            build = self._database().client.server_info()
+            if said := self._refuse(build):
+                raise CannotStart(f"The server at {self._where()} {said}. Use MongoDB 5 or later.")
+            try:
+                upgrade(self._database(), STEPS, self._where())
+            except OperationFailure as error:
+                if error.code in NOT_KNOWN_THERE:
+                    raise CannotStart(
+                        f"The server at {self._where()} (version {build.get('version')}) cannot carry the ledger: "
+                        f"{_told(error)}. Use MongoDB 5 or later."
+                    ) from None
+                raise
+
+    def check(self) -> None:
+        with self._failures():
+            if self._collection("schema").find_one({"_id": "schema"}) is None:
+                raise Unavailable(
+                    "metadata",
+                    f"The database at {self._where()} holds no ledger yet. `spendscope up` or `spendscope ingest` makes it.",
+                )
+
+    def close(self) -> None:
+        """The next call opens new connections."""
+        client, self._client = self._client, None
+        if client is not None and self._process == os.getpid():
+            client.close()
+
+    # --- days
+
+    def day_record(self, day: date) -> DayRecord:
+        with self._failures():
+            found = self._collection("days").find_one({"_id": str(day)})
+        return _day_record_from(found) if found else DayRecord(day)
+
+    def day_records(self, start: date, end: date) -> dict[date, DayRecord]:
+        with self._failures():
+            found = self._collection("days").find({"_id": {"$gte": str(start), "$lt": str(end)}}).sort("_id").to_list()
+        return {record.day: record for record in map(_day_record_from, found)}
+
+    def put_day_record(self, record: DayRecord) -> bool:
+        document = _keyed(day_record_document(record), "day")
+        days = self._collection("days")
+        with self._failures():
+            if record.revision == 1:
+                return _inserted(days, document)
+            before = {"_id": document["_id"], "revision": record.revision - 1}
+            return days.replace_one(before, document).matched_count == 1
+
+    def ledger_version(self) -> int:
+        """The sum of all revisions: each only grows, so equal sums mean that no day has changed in between."""
+        with self._failures():
+            # By day first: a day that changes meanwhile stays in its place, and is at most read twice.
+            found = self._collection("days").find({}, {"revision": 1}).hint(VERSIONS)
+            return sum({part["_id"]: part["revision"] for part in found}.values())
+
+    # --- ingestions
+
+    def put_ingestion(self, ingestion: Ingestion) -> None:
+        document = _keyed(ingestion_document(ingestion), "id")
+        with self._failures():
+            self._collection("ingestions").replace_one({"_id": document["_id"]}, document, upsert=True)
+
+    def ingestion(self, id: str) -> Ingestion | None:
+        with self._failures():
+            found = self._collection("ingestions").find_one({"_id": id})
+        return _ingestion_from(found) if found else None
+
+    def ingestions(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None, key: str | None = None
+    ) -> Listing[Ingestion]:
+        filters = {"status": status, "key": key}
+        return self._page("ingestions", "started", filters, limit=limit, cursor=cursor, read=_ingestion_from)
+
+    def known_versions(self, source: str) -> dict[tuple[str, str], str]:
+        wanted = {"source": source, "finished": {"$ne": None}}
+        shown = {"key": 1, "version": 1, "status": 1, "started": 1}
+        with self._failures():
+            found = self._collection("ingestions").find(wanted, shown).to_list()
+        found.sort(key=lambda part: (part["started"], part["_id"]))
+        return {(part["key"], part["version"]): part["status"] for part in found}
+
+    def versions_of(self, source: str, key: str) -> list[Ingestion]:
+        newest_first = [("started", DESCENDING), ("_id", DESCENDING)]
+        with self._failures():
+            found = self._collection("ingestions").find({"source": source, "key": key}).sort(newest_first).to_list()
+        return [_ingestion_from(part) for part in found]
+
+    def quarantined_days(self, start: date, end: date) -> frozenset[date]:
+        with self._failures():
+            found = (
+                self._collection("ingestions")
+                .find({"day": {"$gte": str(start), "$lt": str(end)}}, dict.fromkeys(dict(NEWEST_OF_DAY), 1))
+                .hint(NEWEST_OF_DAY)
+                .to_list()
+            )
+        found.sort(key=lambda part: (part["started"], part["_id"]))
+        newest = {(part["day"], part["source"], part["key"]): part["status"] for part in found}
+        return frozenset(date.fromisoformat(day) for (day, _, _), status in newest.items() if status == "quarantined")
+
+    # --- jobs
+
+    def put_job(self, job: Job) -> tuple[Job, bool]:
+        document = _keyed(job_document(job), "id")
+        document["slot"] = _final_slot(job.id) if job.status in FINAL else _open_slot(job.key)
+        jobs = self._collection("jobs")
+        with self._failures():
+            for _ in range(5):
+                if _inserted(jobs, document):
+                    return job, True
+                there = jobs.find_one({"slot": _open_slot(job.key)}) or jobs.find_one({"_id": job.id})
+                if there is not None:
+                    return _job_from(there), False
+                # The job that was in the way has ended between the two: its key is free again.
+        raise Unavailable("metadata", "Jobs with this key start and end too fast to record another. Try again.")
+
+    def job(self, id: str) -> Job | None:
+        with self._failures():
+            found = self._collection("jobs").find_one({"_id": id})
+        return _job_from(found) if found else None
+
+    def jobs(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None, kind: str | None = None
+    ) -> Listing[Job]:
+        filters = {"status": status, "kind": kind}
+        return self._page("jobs", "created", filters, limit=limit, cursor=cursor, read=_job_from)
+
+    def claim(self, id: str, *, worker: str, now: datetime, lease_until: datetime) -> Job | None:
+        change = {
+            "$set": {
+                "status": "running",
+                "worker": storable(worker),
+                "started": time_text(now),
+                "lease_until": time_text(lease_until),
+                "not_before": None,
+                "done_steps": 0,
+                "all_steps": None,
+                "message": None,
+            },
+            "$inc": {"token": 1, "attempts": 1},
+        }
+        wanted = {"_id": id, "$or": [{"status": "queued"}, *_due(now)]}
+        with self._failures():
+            claimed = self._collection("jobs").find_one_and_update(wanted, change, return_document=ReturnDocument.AFTER)
+        return _job_from(claimed) if claimed else None
+
+    def renew(
+        self, id: str, token: int, *, lease_until: datetime, done_steps: int, all_steps: int | None, message: str | None
+    ) -> bool:
+        return self._changed(
+            {"_id": id, "token": token, "status": "running"},
+            {
+                "lease_until": time_text(lease_until),
+                "done_steps": done_steps,
+                "all_steps": all_steps,
+                "message": storable(message),
+            },
+        )
+
+    def finish(
+        self,
+        id: str,
+        token: int,
+        status: JobStatus,
+        *,
+        now: datetime,
+        message: str | None = None,
+        result: Mapping[str, Any] | None = None,
+        not_before: datetime | None = None,
+    ) -> bool:
+        change = {"lease_until": None, **claim_end_document(status, now, message, result, not_before)}
+        if result is None:
+            del change["result"]
+        if status in FINAL:
+            change["slot"] = _final_slot(id)
+        return self._changed({"_id": id, "token": token, "status": "running"}, change)
+
+    def requeue(self, id: str, *, now: datetime) -> bool:
+        return self._changed(
+            {"_id": id, "$or": _due(now)}, {"status": "queued", "lease_until": None, "not_before": None}
+        )
+
+    def cancel(self, id: str, *, now: datetime) -> Job | None:
+        self._changed(
+            {"_id": id, "status": {"$in": OPEN}},
+            {
+                "status": "cancelled",
+                "finished": time_text(now),
+                "lease_until": None,
+                "not_before": None,
+                "slot": _final_slot(id),
+            },
+        )
+        return self.job(id)
+
+    def unfinished(self, *, limit: int = 10_000) -> list[Job]:
+        order = [("priority", DESCENDING), ("created", ASCENDING), ("_id", ASCENDING)]
+        with self._failures():
+            found = self._collection("jobs").find({"status": {"$in": OPEN}}).sort(order).limit(limit).to_list()
+        return [_job_from(part) for part in found]
+
+    def job_counts(self) -> dict[str, int]:
+        with self._failures():
+            found = (
+                self._collection("jobs").aggregate([{"$group": {"_id": "$status", "number": {"$sum": 1}}}]).to_list()
+            )
+        return dict.fromkeys(JOB_STATUSES, 0) | {part["_id"]: int(part["number"]) for part in found}
+
+    def forget_jobs(self, *, finished_before: datetime) -> int:
+        """Also forgets schedule slots that old."""
+        before = {"$lt": time_text(finished_before)}
+        with self._failures():
+            self._collection("slots").delete_many({"slot": before})
+            ended = {"status": {"$in": ENDED}, "finished": before}
+            return self._collection("jobs").delete_many(ended).deleted_count
+
+    # --- schedule
+
+    def take_slot(self, name: str, slot: datetime) -> bool:
+        time = time_text(slot)
+        with self._failures():
+            return _inserted(self._collection("slots"), {"_id": f"{time} {name}", "slot": time, "name": name})
+
+    # --- how all of these reach the server
+
+    def _page(
+        self,
+        collection: str,
+        time: str,
+        filters: Mapping[str, str | None],
+        *,
+        limit: int,
+        cursor: str | None,
+        read: Callable[[Document], Item],
+    ) -> Listing[Item]:
+        """One page in falling (time, id) order."""
+        question = (collection, *filters.values())
+        wanted: Document = {name: value for name, value in filters.items() if value is not None}
+        if cursor is not None:
+            last_time, last_id = place_of(question, cursor)
+            wanted["$or"] = [{time: {"$lt": last_time}}, {time: last_time, "_id": {"$lt": last_id}}]
+        order = [(time, DESCENDING), ("_id", DESCENDING)]
+        with self._failures():
+            found = self._collection(collection).find(wanted).sort(order).limit(limit + 1).to_list()
+        shown = found[:limit]
+        more = len(found) > limit
+        after = cursor_after(question, shown[-1][time], shown[-1]["_id"]) if more else None
+        return Listing([read(part) for part in shown], after)
+
+    def _changed(self, wanted: Document, values: Document) -> bool:
+        with self._failures():
+            return self._collection("jobs").update_one(wanted, {"$set": values}).matched_count == 1
+
+    def _collection(self, name: str) -> Collection[Document]:
+        return self._database()[name]
+
+    def _database(self) -> Database[Document]:
+        client = self._client
+        if client is None or self._process != os.getpid():
+            if client is not None:
+                _INHERITED.append(client)
+            client = _client(self._uri)
+            self._process, self._client = os.getpid(), client
+        named = client.get_default_database(self._database_name)
+        return named.with_options(
+            write_concern=WriteConcern("majority", wtimeout=MAJORITY_SECONDS * 1000, j=True),
+            read_concern=ReadConcern("majority"),
+            read_preference=ReadPreference.PRIMARY,
+        )
+
+    def _where(self) -> str:
+        """Hosts and database, never the user or the password."""
+        hosts = self._uri.partition("://")[2].partition("/")[0].rpartition("@")[2].partition("?")[0]
+        return f"{hosts}, database {self._database().name}"
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"{error.object[:40]!r} is not valid Unicode text.") from None
+        except PyMongoError as error:
+            # Not "from error": a driver's text may quote the address with its password.
+            raise _failure(error, self._where()) from None
+
+
+def upgrade(database: Database[Document], steps: tuple[Callable[[Database[Document]], None], ...], where: str) -> None:
+    """Take the steps the database lacks. Raises CannotStart for one of a newer release."""
+    schema = database["schema"]
+    found = schema.find_one({"_id": "schema"})
+    version = int(found["version"]) if found else 0
+    if version > len(steps):
+        raise CannotStart(
+            f"The ledger at {where} has schema version {version}, this release knows up to {len(steps)}. "
+            "Start the newer release that wrote it, or name another database in MONGODB_URI."
+        )
+    for number, step in enumerate(steps[version:], start=version + 1):
+        step(database)
+        schema.update_one({"_id": "schema"}, {"$max": {"version": number}}, upsert=True)
+
+
+_INHERITED: Final[list[MongoClient[Document]]] = []
+"""Clients that came through a fork: their connections are the parent's, so they are neither used nor closed."""
+
+
+def _client(uri: str) -> MongoClient[Document]:
+    try:
+        return MongoClient(
+            uri,
+            connect=False,
+            appname="spendscope",
+            serverSelectionTimeoutMS=SELECT_SECONDS * 1000,
+            connectTimeoutMS=SELECT_SECONDS * 1000,
+            socketTimeoutMS=ANSWER_SECONDS * 1000,
+        )
+    except (InvalidURI, ConfigurationError, ValueError):
+        # What the driver says may quote a password that was not escaped.
+        raise CannotStart(
+            "MONGODB_URI cannot be understood. Write it as mongodb://user:password@host:27017/spendscope, "
+            "with user and password percent-encoded (@ is %40, / is %2F, : is %3A)."
+        ) from None
+
+
+def _failure(error: PyMongoError, where: str) -> SpendscopeError:
+    if isinstance(error, OperationFailure) and error.code in NOT_LET_IN:
+        return BadCredentials(
+            "metadata",
+            f"MongoDB at {where} does not let Spendscope in (code {error.code}). Correct user and password in "
+            "MONGODB_URI and give the user the role readWrite on this database.",
+        )
+    if isinstance(error, DocumentTooLarge):
+        return Refused(f"The record is larger than MongoDB at {where} takes (16 MiB); split the file by account.")
+    if isinstance(error, ConfigurationError):
+        return CannotStart(f"MongoDB at {where} cannot be used: {_told(error)}.")
+    if isinstance(error, ConnectionFailure):
+        return Unavailable("metadata", f"MongoDB at {where} does not answer: {_told(error)}.")
+    return Unavailable("metadata", f"MongoDB at {where} could not do it: {_told(error)}.")
+
+
+def _told(error: PyMongoError) -> str:
+    """The driver's sentence without the state of the whole cluster that it appends."""
+    details = error.details if isinstance(error, OperationFailure) else None
+    said = str(details.get("errmsg", error)) if details else str(error)
+    for appended in (" (configured timeouts", ", Timeout:", ", full error"):
+        said = said.partition(appended)[0]
+    return said[:200].rstrip(". ") or type(error).__name__
+
+
+def _due(now: datetime) -> list[Document]:
+    """Jobs that wait no longer, or whose worker has gone silent."""
+    passed = {"$lte": time_text(now)}
+    return [
+        {"status": "waiting", "$or": [{"not_before": None}, {"not_before": passed}]},
+        {"status": "running", "lease_until": passed},
+    ]
+
+
+def _open_slot(key: str) -> str:
+    return f"open {key}"
+
+
+def _final_slot(id: str) -> str:
+    return f"final {id}"
+
+
+def _inserted(collection: Collection[Document], document: Document) -> bool:
+    """False when something with one of its unique values is there already."""
+    try:
+        collection.insert_one(document)
+    except DuplicateKeyError:
+        return False
+    return True
+
+
+def _keyed(document: Document, name: str) -> Document:
+    """The document with its own key where MongoDB has it."""
+    return {"_id": document.pop(name), **document}
+
+
+def _day_record_from(document: Document) -> DayRecord:
+    return day_record_from({**document, "day": document["_id"]})
+
+
+def _ingestion_from(document: Document) -> Ingestion:
+    return ingestion_from({**document, "id": document["_id"]})
+
+
+def _job_from(document: Document) -> Job:
+    return job_from({**document, "id": document["_id"]})

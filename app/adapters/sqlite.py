@@ -1,0 +1,461 @@
+"""Metadata in one SQLite file: the embedded store of ledger, jobs and schedule.
+
+WAL with synchronous=FULL: what was acknowledged survives a crash, readers never wait for the writer. Every change is
+one short transaction that takes the write lock first; nothing is computed while it is held.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import orjson
+
+from app.core.documents import (
+    JOB_FIELDS,
+    claim_end_document,
+    cursor_after,
+    day_record_document,
+    day_record_from,
+    ingestion_document,
+    ingestion_from,
+    job_document,
+    job_from,
+    place_of,
+    storable,
+    time_text,
+)
+from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
+from app.core.ledger import DayRecord, Ingestion
+from app.errors import CannotStart, InvalidInput, SpendscopeError, Unavailable
+from app.ports import Listing
+
+Item = TypeVar("Item")
+Values = Mapping[str, Any]
+
+LOCK_SECONDS: Final = 10.0
+"""How long a change waits for another one to end. Each takes milliseconds; so long means that something holds the lock."""
+
+OPEN: Final = "status IN ('queued', 'running', 'waiting')"
+ENDED: Final = f"status IN ({', '.join(repr(status) for status in sorted(FINAL))})"
+CLAIMABLE: Final = """(
+    status = 'queued'
+    OR (status = 'waiting' AND (not_before IS NULL OR not_before <= :now))
+    OR (status = 'running' AND lease_until <= :now)
+)"""
+
+STEPS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        "CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
+        "INSERT INTO counter VALUES ('ledger_version', 0)",
+        "CREATE TABLE day (day TEXT PRIMARY KEY, revision INTEGER NOT NULL, document TEXT NOT NULL)",
+        """CREATE TABLE ingestion (
+            id TEXT PRIMARY KEY, source TEXT NOT NULL, key TEXT NOT NULL, version TEXT NOT NULL, day TEXT,
+            status TEXT NOT NULL, started TEXT NOT NULL, finished TEXT, document TEXT NOT NULL)""",
+        "CREATE INDEX ingestion_newest ON ingestion (started, id)",
+        "CREATE INDEX ingestion_status ON ingestion (status, started, id)",
+        "CREATE INDEX ingestion_key ON ingestion (key, started, id)",
+        "CREATE INDEX ingestion_object ON ingestion (source, key, started, id, version, status, finished)",
+        "CREATE INDEX ingestion_day ON ingestion (day, source, key, started, id, status)",
+        """CREATE TABLE job (
+            id TEXT PRIMARY KEY, kind TEXT NOT NULL, params TEXT NOT NULL, key TEXT NOT NULL, status TEXT NOT NULL,
+            created TEXT NOT NULL, priority INTEGER NOT NULL, attempts INTEGER NOT NULL, token INTEGER NOT NULL,
+            started TEXT, finished TEXT, not_before TEXT, lease_until TEXT, worker TEXT,
+            done_steps INTEGER NOT NULL, all_steps INTEGER, message TEXT, result TEXT NOT NULL)""",
+        f"CREATE UNIQUE INDEX job_open ON job (key) WHERE {OPEN}",
+        f"CREATE INDEX job_unfinished ON job (priority DESC, created, id) WHERE {OPEN}",
+        "CREATE INDEX job_newest ON job (created, id)",
+        "CREATE INDEX job_status ON job (status, created, id)",
+        "CREATE INDEX job_kind ON job (kind, created, id)",
+        "CREATE TABLE slot (name TEXT NOT NULL, slot TEXT NOT NULL, PRIMARY KEY (name, slot))",
+    ),
+)
+"""Each makes the next schema version from the one before; a released step is never changed. Version n = n steps taken."""
+
+
+class SqliteMetadata:
+    """ports.Metadata in the file `path`. Threads and forked children may share it: each has its own connection."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mine = threading.local()
+
+    # --- the store itself
+
+    def prepare(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch()
+        except OSError as error:
+            raise CannotStart(
+                f"{self._path} cannot be written ({error.strerror}). Correct SPENDSCOPE_DATA_DIR or its permissions."
+            ) from None
+        with self._failures():
+            upgrade(self._connection(), self._path, STEPS)
+
+    def check(self) -> None:
+        self.ledger_version()
+
+    def close(self) -> None:
+        """Close every thread's connection, each as soon as it is idle; the next call opens a new one."""
+        self._mine = threading.local()
+
+    # --- days
+
+    def day_record(self, day: date) -> DayRecord:
+        return self.day_records(day, date.fromordinal(day.toordinal() + 1)).get(day) or DayRecord(day)
+
+    def day_records(self, start: date, end: date) -> dict[date, DayRecord]:
+        rows = self._rows("SELECT document FROM day WHERE day >= ? AND day < ? ORDER BY day", (str(start), str(end)))
+        records = (day_record_from(orjson.loads(row["document"])) for row in rows)
+        return {record.day: record for record in records}
+
+    def put_day_record(self, record: DayRecord) -> bool:
+        document = _json(day_record_document(record))
+        values = {"day": str(record.day), "revision": record.revision, "document": document}
+        with self._writing() as connection:
+            if record.revision == 1:
+                change = "INSERT INTO day VALUES (:day, :revision, :document) ON CONFLICT DO NOTHING"
+            else:
+                change = """UPDATE day SET revision = :revision, document = :document
+                            WHERE day = :day AND revision = :revision - 1"""
+            changed = connection.execute(change, values).rowcount == 1
+            if changed:
+                connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'ledger_version'")
+        return changed
+
+    def ledger_version(self) -> int:
+        [row] = self._rows("SELECT value FROM counter WHERE name = 'ledger_version'")
+        return int(row["value"])
+
+    # --- ingestions
+
+    def put_ingestion(self, ingestion: Ingestion) -> None:
+        document = ingestion_document(ingestion)
+        with self._writing() as connection:
+            connection.execute(
+                """INSERT OR REPLACE INTO ingestion
+                   VALUES (:id, :source, :key, :version, :day, :status, :started, :finished, :document)""",
+                {**document, "document": _json(document)},
+            )
+
+    def ingestion(self, id: str) -> Ingestion | None:
+        rows = self._rows("SELECT document FROM ingestion WHERE id = ?", (id,))
+        return _ingestion_from(rows[0]) if rows else None
+
+    def ingestions(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None, key: str | None = None
+    ) -> Listing[Ingestion]:
+        return self._page(
+            "ingestion", "started", {"status": status, "key": key}, limit=limit, cursor=cursor, read=_ingestion_from
+        )
+
+    def known_versions(self, source: str) -> dict[tuple[str, str], str]:
+        rows = self._rows(
+            """SELECT key, version, status FROM ingestion
+               WHERE source = ? AND finished IS NOT NULL ORDER BY key, started, id""",
+            (source,),
+        )
+        return {(row["key"], row["version"]): row["status"] for row in rows}
+
+    def versions_of(self, source: str, key: str) -> list[Ingestion]:
+        rows = self._rows(
+            "SELECT document FROM ingestion WHERE source = ? AND key = ? ORDER BY started DESC, id DESC", (source, key)
+        )
+        return [_ingestion_from(row) for row in rows]
+
+    def quarantined_days(self, start: date, end: date) -> frozenset[date]:
+        rows = self._rows(
+            """SELECT day, source, key, status FROM ingestion
+               WHERE day >= ? AND day < ? ORDER BY day, source, key, started, id""",
+            (str(start), str(end)),
+        )
+        newest = {(row["day"], row["source"], row["key"]): row["status"] for row in rows}
+        return frozenset(date.fromisoformat(day) for (day, _, _), status in newest.items() if status == "quarantined")
+
+    # --- jobs
+
+    def put_job(self, job: Job) -> tuple[Job, bool]:
+        columns = ", ".join(f":{name}" for name in JOB_FIELDS)
+        with self._writing() as connection:
+            change = f"INSERT INTO job ({', '.join(JOB_FIELDS)}) VALUES ({columns}) ON CONFLICT DO NOTHING"  # noqa: S608
+            if connection.execute(change, job_document(job)).rowcount:
+                return job, True
+            same_key = connection.execute(f"SELECT * FROM job WHERE key = ? AND {OPEN}", (job.key,)).fetchone()  # noqa: S608
+            there = same_key or connection.execute("SELECT * FROM job WHERE id = ?", (job.id,)).fetchone()
+        return job_from(there), False
+
+    def job(self, id: str) -> Job | None:
+        rows = self._rows("SELECT * FROM job WHERE id = ?", (id,))
+        return job_from(rows[0]) if rows else None
+
+    def jobs(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None, kind: str | None = None
+    ) -> Listing[Job]:
+        return self._page("job", "created", {"status": status, "kind": kind}, limit=limit, cursor=cursor, read=job_from)
+
+    def claim(self, id: str, *, worker: str, now: datetime, lease_until: datetime) -> Job | None:
+        values = {"id": id, "worker": storable(worker), "now": time_text(now), "lease_until": time_text(lease_until)}
+        with self._writing() as connection:
+            claimed = connection.execute(
+                f"""UPDATE job SET status = 'running', token = token + 1, attempts = attempts + 1, worker = :worker,
+                        started = :now, lease_until = :lease_until, not_before = NULL,
+                        done_steps = 0, all_steps = NULL, message = NULL
+                    WHERE id = :id AND {CLAIMABLE}""",  # noqa: S608
+                values,
+            ).rowcount
+            row = connection.execute("SELECT * FROM job WHERE id = ?", (id,)).fetchone() if claimed else None
+        return job_from(row) if row else None
+
+    def renew(
+        self, id: str, token: int, *, lease_until: datetime, done_steps: int, all_steps: int | None, message: str | None
+    ) -> bool:
+        return self._changed(
+            """UPDATE job SET lease_until = :lease_until, done_steps = :done_steps, all_steps = :all_steps,
+                   message = :message
+               WHERE id = :id AND token = :token AND status = 'running'""",
+            {
+                "id": id,
+                "token": token,
+                "lease_until": time_text(lease_until),
+                "done_steps": done_steps,
+                "all_steps": all_steps,
+                "message": storable(message),
+            },
+        )
+
+    def finish(
+        self,
+        id: str,
+        token: int,
+        status: JobStatus,
+        *,
+        now: datetime,
+        message: str | None = None,
+        result: Mapping[str, Any] | None = None,
+        not_before: datetime | None = None,
+    ) -> bool:
+        return self._changed(
+            """UPDATE job SET status = :status, finished = :finished, not_before = :not_before, lease_until = NULL,
+                   message = :message, result = coalesce(:result, result)
+               WHERE id = :id AND token = :token AND status = 'running'""",
+            {"id": id, "token": token, **claim_end_document(status, now, message, result, not_before)},
+        )
+
+    def requeue(self, id: str, *, now: datetime) -> bool:
+        return self._changed(
+            f"""UPDATE job SET status = 'queued', lease_until = NULL, not_before = NULL
+                WHERE id = :id AND status != 'queued' AND {CLAIMABLE}""",  # noqa: S608
+            {"id": id, "now": time_text(now)},
+        )
+
+    def cancel(self, id: str, *, now: datetime) -> Job | None:
+        self._changed(
+            f"""UPDATE job SET status = 'cancelled', finished = :now, lease_until = NULL, not_before = NULL
+                WHERE id = :id AND {OPEN}""",  # noqa: S608
+            {"id": id, "now": time_text(now)},
+        )
+        return self.job(id)
+
+    def unfinished(self, *, limit: int = 10_000) -> list[Job]:
+        rows = self._rows(
+            f"SELECT * FROM job WHERE {OPEN} ORDER BY priority DESC, created, id LIMIT ?",  # noqa: S608
+            (limit,),
+        )
+        return [job_from(row) for row in rows]
+
+    def job_counts(self) -> dict[str, int]:
+        rows = self._rows("SELECT status, count(*) AS number FROM job GROUP BY status")
+        return dict.fromkeys(JOB_STATUSES, 0) | {row["status"]: row["number"] for row in rows}
+
+    def forget_jobs(self, *, finished_before: datetime) -> int:
+        """Also forgets schedule slots that old."""
+        before = (time_text(finished_before),)
+        with self._writing() as connection:
+            connection.execute("DELETE FROM slot WHERE slot < ?", before)
+            return connection.execute(f"DELETE FROM job WHERE {ENDED} AND finished < ?", before).rowcount  # noqa: S608
+
+    # --- schedule
+
+    def take_slot(self, name: str, slot: datetime) -> bool:
+        return self._changed(
+            "INSERT INTO slot VALUES (:name, :slot) ON CONFLICT DO NOTHING", {"name": name, "slot": time_text(slot)}
+        )
+
+    # --- how all of these reach the file
+
+    def _page(
+        self,
+        table: str,
+        time: str,
+        filters: Mapping[str, str | None],
+        *,
+        limit: int,
+        cursor: str | None,
+        read: Callable[[Any], Item],
+    ) -> Listing[Item]:
+        """One page in falling (time, id) order; `table`, `time` and the names of `filters` are ours, never a caller's."""
+        question = (table, *filters.values())
+        wanted = {name: value for name, value in filters.items() if value is not None}
+        terms = [f"{name} = :{name}" for name in wanted]
+        values: dict[str, Any] = {**wanted, "limit": limit + 1}
+        if cursor is not None:
+            values["after_time"], values["after_id"] = place_of(question, cursor)
+            terms.append(f"({time}, id) < (:after_time, :after_id)")
+        where = " AND ".join(terms) or "TRUE"
+        rows = self._rows(
+            f"SELECT * FROM {table} WHERE {where} ORDER BY {time} DESC, id DESC LIMIT :limit",  # noqa: S608
+            values,
+        )
+        shown = rows[:limit]
+        more = len(rows) > limit
+        return Listing(
+            [read(row) for row in shown], cursor_after(question, shown[-1][time], shown[-1]["id"]) if more else None
+        )
+
+    def _rows(self, question: str, values: Any = ()) -> list[Any]:
+        with self._failures():
+            return self._connection().execute(question, values).fetchall()
+
+    def _changed(self, change: str, values: Values) -> bool:
+        with self._writing() as connection:
+            return connection.execute(change, values).rowcount == 1
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that holds the write lock from its start, so that what it reads stays true."""
+        with self._failures(), _transaction(self._connection()) as connection:
+            yield connection
+
+    def _connection(self) -> sqlite3.Connection:
+        opened: _Opened | None = getattr(self._mine, "opened", None)
+        if opened is None or opened.process != os.getpid():
+            opened = self._mine.opened = _Opened(self._path)
+        return opened.connection
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"{error.object[:40]!r} is not valid Unicode text.") from None
+        except sqlite3.Error as error:
+            # A new connection next time: after a damaged or replaced file was put right, the old one would not see it.
+            self._mine.opened = None
+            raise _failure(error, self._path) from error
+
+
+class _Opened:
+    """One connection, closed with the thread or store that held it."""
+
+    def __init__(self, path: Path) -> None:
+        self.process = os.getpid()
+        self.connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=LOCK_SECONDS,
+            isolation_level=None,
+            # Only so that whichever thread drops the last reference may close it.
+            check_same_thread=False,
+        )
+        self.connection.row_factory = sqlite3.Row
+        self.connection.execute("PRAGMA synchronous = FULL")
+
+    def __del__(self) -> None:
+        connection: sqlite3.Connection | None = getattr(self, "connection", None)
+        if connection is None:
+            return
+        if self.process == os.getpid():
+            connection.close()
+        else:
+            # SQLite forbids even closing a connection that came through a fork: the parent still works on its locks.
+            _INHERITED.append(connection)
+
+
+_INHERITED: Final[list[sqlite3.Connection]] = []
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        yield connection
+
+
+def upgrade(connection: sqlite3.Connection, path: Path, steps: tuple[tuple[str, ...], ...]) -> None:
+    """Take the steps the file lacks, all or none; an older file with data is copied beside it before.
+
+    Raises CannotStart for a file of a newer release, and where the file system cannot carry a WAL.
+    """
+    version = _version(connection)
+    if version > len(steps):
+        raise CannotStart(
+            f"{path} has schema version {version}, this release knows up to {len(steps)}. Start the newer release "
+            f"that wrote it, or move the file away and put back the copy {path.name}.version-{len(steps)} made before."
+        )
+    _journal_ahead(connection, path)
+    if version == len(steps):
+        return
+    if version:
+        copy = path.with_name(f"{path.name}.version-{version}")
+        copy.unlink(missing_ok=True)
+        connection.execute("VACUUM INTO ?", (str(copy),))
+    with _transaction(connection):
+        # Another process may have done it since.
+        for step in steps[_version(connection) :]:
+            for statement in step:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(steps)}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _journal_ahead(connection: sqlite3.Connection, path: Path) -> None:
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise CannotStart(
+            f"The file system of {path} cannot carry SQLite's write-ahead log (journal mode is {mode}). "
+            "Put SPENDSCOPE_DATA_DIR on a local disk."
+        )
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return orjson.dumps(document).decode()
+
+
+def _ingestion_from(row: sqlite3.Row) -> Ingestion:
+    return ingestion_from(orjson.loads(row["document"]))
+
+
+def _failure(error: sqlite3.Error, path: Path) -> SpendscopeError:
+    """What to do about it, by SQLite's name of the failure."""
+    name = getattr(error, "sqlite_errorname", None) or str(error)
+    for start, said in _SAID.items():
+        if name.startswith(start):
+            return Unavailable("metadata", f"{path} {said}")
+    if "no such table" in str(error):
+        return Unavailable("metadata", f"{path} holds no ledger yet. `spendscope up` or `spendscope ingest` makes it.")
+    return Unavailable("metadata", f"{path} does not work: {error}.")
+
+
+_SAID: Final = {
+    "SQLITE_BUSY": f"has been locked by another process for more than {LOCK_SECONDS:g} s. Try again.",
+    "SQLITE_LOCKED": "is locked by another process. Try again.",
+    "SQLITE_FULL": "cannot grow: the disk is full. Free some space; nothing that was recorded is lost.",
+    "SQLITE_IOERR": "cannot be read or written: the disk reports an error. Free space or replace the disk.",
+    "SQLITE_CORRUPT": "is damaged. Stop Spendscope, move it away, put back a backup, and `spendscope ingest`.",
+    "SQLITE_NOTADB": "is not a Spendscope ledger. Move it away, or correct SPENDSCOPE_DATA_DIR.",
+    "SQLITE_READONLY": "may not be written. Correct its permissions or SPENDSCOPE_DATA_DIR.",
+    "SQLITE_PERM": "may not be opened. Correct its permissions or SPENDSCOPE_DATA_DIR.",
+    "SQLITE_CANTOPEN": "cannot be opened. `spendscope up` or `spendscope ingest` makes it; else correct its permissions.",
+}

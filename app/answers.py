@@ -1,0 +1,116 @@
+"""Finished answers to the browser's one pure request, kept in memory as the bytes that went out.
+
+The key holds all that an answer depends on: the state of the data (app.costs.state: data version, ledger version, UTC
+day), the accepted encoding and the request's bytes. An answer is kept only if the state is the same after it was
+made, so no entry ever serves another version; old versions are pushed out by the least-recently-used rule.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Final
+
+from flask import Flask, Response, g, request
+
+PATH: Final = "/_dash-update-component"
+OVERHEAD: Final = 600
+"""Bytes of an entry beside its key and body, about."""
+
+State = Callable[[], Hashable]
+
+
+@dataclass(frozen=True)
+class Answer:
+    body: bytes
+    content_type: str
+    encoding: str | None
+
+    def response(self) -> Response:
+        found = Response(self.body, content_type=self.content_type)
+        found.headers["Vary"] = "Accept-Encoding"
+        if self.encoding:
+            found.headers["Content-Encoding"] = self.encoding
+        return found
+
+
+@dataclass(frozen=True)
+class Key:
+    state: Hashable
+    encoding: str
+    body: bytes
+
+
+class Answers:
+    """At most `most_bytes` of answers, the least recently used dropped first. Safe for threads."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.bytes = 0
+        self.hits = self.misses = 0
+        self._kept: OrderedDict[Key, Answer] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Key) -> Answer | None:
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                self.misses += 1
+                return None
+            self.hits += 1
+            self._kept.move_to_end(key)
+            return found
+
+    def put(self, key: Key, answer: Answer) -> None:
+        size = _size(key, answer)
+        if size > self.most_bytes:
+            return
+        with self._lock:
+            if key in self._kept:
+                return
+            self._kept[key] = answer
+            self.bytes += size
+            while self.bytes > self.most_bytes:
+                self.bytes -= _size(*self._kept.popitem(last=False))
+
+
+def _size(key: Key, answer: Answer) -> int:
+    return len(key.body) + len(answer.body) + OVERHEAD
+
+
+def keep_answers(server: Flask, answers: Answers, state: State, is_pure: Callable[[object], bool]) -> None:
+    """Answer repeated requests before Dash does any work; `is_pure` judges the parsed body of one to be kept.
+
+    Call it before compression is set up, so that the compressed bytes are what is kept.
+    """
+
+    def look_up() -> Response | None:
+        if request.path != PATH or request.method != "POST":
+            return None
+        key = Key(state(), request.headers.get("Accept-Encoding", ""), request.get_data())
+        found = answers.get(key)
+        if found is None:
+            g.spendscope_answer_key = key
+            return None
+        return found.response()
+
+    def keep(response: Response) -> Response:
+        key: Key | None = g.pop("spendscope_answer_key", None)
+        finished = key is not None and response.status_code == 200 and not response.is_streamed
+        if key and finished and is_pure(request.get_json(silent=True)) and state() == key.state:
+            answers.put(key, _answer(response))
+        return response
+
+    server.before_request(look_up)
+    server.after_request(keep)
+
+
+def _answer(response: Response) -> Answer:
+    return Answer(
+        response.get_data(), response.content_type or "application/json", response.headers.get("Content-Encoding")
+    )

@@ -1,0 +1,44 @@
+"""For probes and Prometheus. Not under /api: no query string is refused here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Response
+
+from app.api.models import PartReadiness, Readiness
+from app.api.routes import Arguments, Route, answered
+from app.backends import current
+from app.health import check_parts, is_ready
+
+
+def healthz(_: Arguments) -> Response:
+    """The process answers: asks nobody else, so a probe never restarts it for somebody else's fault."""
+    return Response("ok\n", content_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-store"})
+
+
+def readyz(_: Arguments) -> Response:
+    parts = check_parts(current())
+    ready = is_ready(parts)
+    answer = Readiness(
+        ready=ready,
+        parts={name: PartReadiness(ok=part.ok, message=part.message) for name, part in parts.items()},
+    )
+    headers = {"Cache-Control": "no-store"} | ({} if ready else {"Retry-After": "5"})
+    return answered(answer, 200 if ready else 503, headers)
+
+
+ROUTES: Final = (
+    Route("GET", "/healthz", healthz, "Whether this process answers", "text/plain", parameters=None, tag="operations"),
+    Route(
+        "GET",
+        "/readyz",
+        readyz,
+        "Whether the parts it stands on answer",
+        Readiness,
+        about="Ready means: stores, queue and at least one worker answer, whether there is data or not. Otherwise 503 "
+        "with the same body. The source is reported and does not count: pages are served without it.",
+        parameters=None,
+        tag="operations",
+    ),
+)

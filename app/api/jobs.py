@@ -1,0 +1,153 @@
+"""Jobs over HTTP: submit, follow, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from flask import Response, request
+from pydantic import ValidationError
+
+from app import jobs as work
+from app.api.ledger import ID
+from app.api.models import IngestParams, JobAnswer, JobList, JobRequest
+from app.api.paging import digest
+from app.api.routes import CURSOR, TEXT, Arguments, Parameter, Route, answered, body_of, limit_of, one_of, wrong_member
+from app.backends import Backends, current
+from app.core.jobs import JOB_STATUSES, KINDS, Job
+from app.core.query import choice
+from app.errors import InvalidInput, NotFound, Refused
+from app.ingest import day_of
+
+
+def submit_job(_: Arguments) -> Response:
+    asked = body_of(JobRequest)
+    work.check_kind(asked.kind)
+    backends = current()
+    params = _ingest_params(backends, asked.params)
+    job = _submit(backends, params, request.headers.get("Idempotency-Key"))
+    return answered(JobAnswer.of(job), 202, {"Location": f"/api/v1/jobs/{job.id}"})
+
+
+def _ingest_params(backends: Backends, given: Mapping[str, Any]) -> dict[str, Any]:
+    """One file a job: its name is checked here, whether it is there when the job runs."""
+    try:
+        key = IngestParams.model_validate(given).key
+    except ValidationError as error:
+        raise wrong_member(error, "params") from None
+    if day_of(key) is None:
+        raise InvalidInput(
+            f"params.key {key[:80]!r} is not the name of a daily cost file. Write it as 2026-11-01.csv or 2026-11-01.csv.gz.",
+            field="params.key",
+        )
+    return {"source": backends.source.root, "key": key}
+
+
+def _submit(backends: Backends, params: dict[str, Any], request_key: str | None) -> Job:
+    """Without an Idempotency-Key the same file is the same job until that is done; with one, for as long as jobs are kept."""
+    day = day_of(params["key"])
+    priority = day.toordinal() if day else 0
+    if request_key is None:
+        return work.submit(
+            backends, "ingest", params, key=digest("\0".join(("ingest", *params.values()))), priority=priority
+        )
+    name = _id_of(request_key)
+    job = backends.metadata.job(name) or work.submit(backends, "ingest", params, key=name, priority=priority, id=name)
+    if (job.kind, dict(job.params)) != ("ingest", params):
+        raise Refused(
+            f"Idempotency-Key {request_key[:40]!r} belongs to another request: job {job.id}. Use a new key for a new request."
+        )
+    return job
+
+
+def _id_of(request_key: str) -> str:
+    if not 1 <= len(request_key) <= 255 or not request_key.isascii() or not request_key.isprintable():
+        raise InvalidInput(
+            "Idempotency-Key is not 1 to 255 printable ASCII characters. A UUID is a good one.", field="Idempotency-Key"
+        )
+    return "request-" + digest(request_key)
+
+
+def jobs(given: Arguments) -> Response:
+    status, kind = given.first("status"), given.first("kind")
+    found = current().metadata.jobs(
+        limit=given.limit(100),
+        cursor=given.first("cursor"),
+        status=choice("status", status, JOB_STATUSES) if status is not None else None,
+        kind=choice("kind", kind, KINDS) if kind is not None else None,
+    )
+    return answered(JobList(items=[JobAnswer.of(item) for item in found.items], next_cursor=found.next_cursor))
+
+
+def job(_: Arguments, id: str) -> Response:
+    return answered(JobAnswer.of(_known(current().metadata.job(id), id)))
+
+
+def cancel_job(_: Arguments, id: str) -> Response:
+    return answered(JobAnswer.of(_known(work.cancel(current(), id), id)))
+
+
+def _known(found: Job | None, id: str) -> Job:
+    if found is None:
+        raise NotFound(f"There is no job {id[:40]!r}. GET /api/v1/jobs lists them.")
+    return found
+
+
+ROUTES: Final = (
+    Route(
+        "POST",
+        "/api/v1/jobs",
+        submit_job,
+        "Submit work",
+        JobAnswer,
+        about="Only `ingest` can be submitted now: it takes one file from the source. New files are found without it.",
+        parameters=(
+            Parameter(
+                "Idempotency-Key",
+                "Makes the request safe to repeat: the same key is the same job. With another body it is refused.",
+                TEXT,
+                place="header",
+            ),
+        ),
+        body=JobRequest,
+        status=202,
+        problems=(400, 413, 415, 422),
+        tag="jobs",
+    ),
+    Route(
+        "GET",
+        "/api/v1/jobs",
+        jobs,
+        "Jobs",
+        JobList,
+        parameters=(
+            one_of("status", "Only with this status.", JOB_STATUSES),
+            one_of("kind", "Only of this kind.", KINDS),
+            limit_of(100),
+            CURSOR,
+        ),
+        problems=(400,),
+        tag="jobs",
+    ),
+    Route(
+        "GET",
+        "/api/v1/jobs/<id>",
+        job,
+        "One job and how far it is",
+        JobAnswer,
+        parameters=(ID,),
+        problems=(404,),
+        tag="jobs",
+    ),
+    Route(
+        "DELETE",
+        "/api/v1/jobs/<id>",
+        cancel_job,
+        "Cancel a job",
+        JobAnswer,
+        about="A job that has ended stays as it ended; the answer says how.",
+        parameters=(ID,),
+        problems=(404,),
+        tag="jobs",
+    ),
+)

@@ -1,0 +1,77 @@
+"""What the browser may ask of Dash's callback route: anything else is a 400 that says why, not a 500 from inside Dash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from flask import Flask, Response, request
+
+from app.api import problems
+
+PATH: Final = "/_dash-update-component"
+MOST_BYTES: Final = 256 * 1024
+TEXTS: Final = ("search", "pathname", "hash", "href")
+"""Properties of the address: text or nothing. Dash's own page router trusts that."""
+
+
+def guard(server: Flask, callback_map: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse bodies that no callback of this app would send. A page from before an update is told to load again."""
+
+    def check() -> Response | None:
+        if request.path != PATH:
+            return None
+        if request.method != "POST":
+            return problems.problem(405, "method_not_allowed", f"{PATH} takes POST only.")
+        if (request.content_length or 0) > MOST_BYTES:
+            return problems.problem(413, "too_large", f"The body is over {MOST_BYTES:,} bytes.")
+        wrong = fault(request.get_json(silent=True), callback_map)
+        return problems.problem(400, "bad_request", f"{wrong} Load the page again.") if wrong else None
+
+    server.before_request(check)
+
+
+def fault(body: object, callback_map: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What is wrong with a callback body, None when Dash can take it."""
+    if not isinstance(body, dict):
+        return "The body is not a JSON object."
+    output = body.get("output")
+    spec = callback_map.get(output) if isinstance(output, str) else None
+    if spec is None:
+        return "This page has no such callback."
+    for name, expected in (("inputs", spec["inputs"]), ("state", spec["state"])):
+        if not _matches(body.get(name, []), expected):
+            return f"“{name}” is not what this callback takes."
+    if not _outputs_match(body.get("outputs"), spec):
+        return "“outputs” is not what this callback gives."
+    changed = body.get("changedPropIds", [])
+    if not isinstance(changed, list) or not all(isinstance(item, str) for item in changed):
+        return "“changedPropIds” is not a list of texts."
+    return None
+
+
+def _matches(given: object, expected: list[dict[str, Any]]) -> bool:
+    if not isinstance(given, list) or len(given) != len(expected):
+        return False
+    return all(_is(item, spec) and _plain(item) for item, spec in zip(given, expected, strict=True))
+
+
+def _is(item: object, spec: Mapping[str, Any]) -> bool:
+    return isinstance(item, dict) and item.get("id") == spec["id"] and item.get("property") == spec["property"]
+
+
+def _plain(item: dict[str, Any]) -> bool:
+    value = item.get("value")
+    return item["property"] not in TEXTS or value is None or isinstance(value, str)
+
+
+def _outputs_match(given: object, spec: Mapping[str, Any]) -> bool:
+    output = spec["output"]
+    if isinstance(output, list | tuple):
+        expected = [(item.component_id, item.component_property) for item in output]
+        return isinstance(given, list) and [_pair(item) for item in given] == expected
+    return _pair(given) == (output.component_id, output.component_property)
+
+
+def _pair(item: object) -> tuple[object, object] | None:
+    return (item.get("id"), item.get("property")) if isinstance(item, dict) else None

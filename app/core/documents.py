@@ -1,0 +1,282 @@
+"""Records as JSON documents and back: what every metadata store keeps, whatever technology it is.
+
+Exact decimals are text, days and times ISO text (times in UTC, always with six decimals, so that they sort as text),
+tuples lists. Names that come from outside are never keys: maps of accounts and sources are lists of objects, and a
+job's params and result are JSON text, so that no store reads an operator or a path into them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from app.core.amounts import text
+from app.core.charges import Totals
+from app.core.jobs import FINAL, Job, JobStatus
+from app.core.ledger import AccountDay, DayRecord, Ingestion
+from app.errors import InvalidInput, Reason
+
+Document = dict[str, Any]
+
+
+def time_text(time: datetime) -> str:
+    """`2026-11-24T04:31:07.000000Z`. Raises ValueError for a time without zone."""
+    if time.tzinfo is None:
+        raise ValueError(f"{time} has no time zone")
+    return time.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def time_from(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _time_or_none(time: datetime | None) -> str | None:
+    return None if time is None else time_text(time)
+
+
+def _time_from_or_none(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def storable(text: str | None) -> str | None:
+    """A sentence for people, as it can be kept: it may quote half a surrogate pair, which no store takes."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
+
+
+# --- totals and days ----------------------------------------------------------------------------------------------
+
+
+def totals_document(totals: Totals) -> Document:
+    return {
+        "rows": totals.rows,
+        "amortized_cost": text(totals.amortized_cost),
+        "blended_cost": None if totals.blended_cost is None else text(totals.blended_cost),
+        "unblended_cost": text(totals.unblended_cost),
+        "usage_quantity": text(totals.usage_quantity),
+    }
+
+
+def totals_from(document: Mapping[str, Any]) -> Totals:
+    blended = document["blended_cost"]
+    return Totals(
+        document["rows"],
+        Decimal(document["amortized_cost"]),
+        None if blended is None else Decimal(blended),
+        Decimal(document["unblended_cost"]),
+        Decimal(document["usage_quantity"]),
+    )
+
+
+def day_record_document(record: DayRecord) -> Document:
+    return {
+        "day": str(record.day),
+        "revision": record.revision,
+        "accounts": [_account_document(name, part) for name, part in record.accounts.items()],
+        "sources": [{"source": source, "sha256": sha256} for source, sha256 in record.sources.items()],
+        "covered": None if record.covered is None else sorted(record.covered),
+        "failed_accounts": list(record.failed_accounts),
+        "restating": record.restating,
+        "restating_job": record.restating_job,
+        "restating_until": _time_or_none(record.restating_until),
+    }
+
+
+def day_record_from(document: Mapping[str, Any]) -> DayRecord:
+    covered = document["covered"]
+    return DayRecord(
+        day=date.fromisoformat(document["day"]),
+        revision=document["revision"],
+        accounts={part["account"]: _account_from(part) for part in document["accounts"]},
+        sources={part["source"]: part["sha256"] for part in document["sources"]},
+        covered=None if covered is None else frozenset(covered),
+        failed_accounts=tuple(document["failed_accounts"]),
+        restating=document["restating"],
+        restating_job=document["restating_job"],
+        restating_until=_time_from_or_none(document["restating_until"]),
+    )
+
+
+def _account_document(name: str, part: AccountDay) -> Document:
+    """`first` is left out while it is the current figure: most account-days are never restated."""
+    document = {
+        "account": name,
+        "owner": part.owner,
+        "sha256": part.sha256,
+        "revision": part.revision,
+        "current": totals_document(part.current),
+        "estimated": part.estimated,
+        "first_reported": time_text(part.first_reported),
+        "changed": time_text(part.changed),
+    }
+    return document if part.first == part.current else {**document, "first": totals_document(part.first)}
+
+
+def _account_from(document: Mapping[str, Any]) -> AccountDay:
+    # A year of a large organisation is 80,000 of these: positional arguments and few calls, on purpose.
+    current = totals_from(document["current"])
+    return AccountDay(
+        document["owner"],
+        document["sha256"],
+        document["revision"],
+        totals_from(document["first"]) if "first" in document else current,
+        current,
+        document["estimated"],
+        datetime.fromisoformat(document["first_reported"]),
+        datetime.fromisoformat(document["changed"]),
+    )
+
+
+# --- ingestions ---------------------------------------------------------------------------------------------------
+
+
+def ingestion_document(ingestion: Ingestion) -> Document:
+    reason = ingestion.reason
+    return {
+        "id": ingestion.id,
+        "source": ingestion.source,
+        "key": ingestion.key,
+        "version": ingestion.version,
+        "day": None if ingestion.day is None else str(ingestion.day),
+        "status": ingestion.status,
+        "started": time_text(ingestion.started),
+        "finished": _time_or_none(ingestion.finished),
+        "sha256": ingestion.sha256,
+        "parser": ingestion.parser,
+        "size": ingestion.size,
+        "rows": ingestion.rows,
+        "totals": None if ingestion.totals is None else totals_document(ingestion.totals),
+        "accounts": [{"account": name, **totals_document(part)} for name, part in ingestion.accounts.items()],
+        "held": list(ingestion.held),
+        "notice": storable(ingestion.notice),
+        "reason": None if reason is None else _reason_document(reason),
+        "revision": ingestion.revision,
+        "job_id": ingestion.job_id,
+    }
+
+
+def ingestion_from(document: Mapping[str, Any]) -> Ingestion:
+    day, totals, reason = (document[name] for name in ("day", "totals", "reason"))
+    return Ingestion(
+        id=document["id"],
+        source=document["source"],
+        key=document["key"],
+        version=document["version"],
+        day=None if day is None else date.fromisoformat(day),
+        status=document["status"],
+        started=time_from(document["started"]),
+        finished=_time_from_or_none(document["finished"]),
+        sha256=document["sha256"],
+        parser=document["parser"],
+        size=document["size"],
+        rows=document["rows"],
+        totals=None if totals is None else totals_from(totals),
+        accounts={part["account"]: totals_from(part) for part in document["accounts"]},
+        held=tuple(document["held"]),
+        notice=document["notice"],
+        reason=None if reason is None else Reason(**reason),
+        revision=document["revision"],
+        job_id=document["job_id"],
+    )
+
+
+def _reason_document(reason: Reason) -> Document:
+    return {name: storable(part) if isinstance(part, str) else part for name, part in asdict(reason).items()}
+
+
+# --- jobs ---------------------------------------------------------------------------------------------------------
+
+
+def job_document(job: Job) -> Document:
+    """Flat: every value is text, a whole number or None, so it is a table's row as well."""
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "params": members_text(job.params),
+        "key": job.key,
+        "status": job.status,
+        "created": time_text(job.created),
+        "priority": job.priority,
+        "attempts": job.attempts,
+        "token": job.token,
+        "started": _time_or_none(job.started),
+        "finished": _time_or_none(job.finished),
+        "not_before": _time_or_none(job.not_before),
+        "lease_until": _time_or_none(job.lease_until),
+        "worker": storable(job.worker),
+        "done_steps": job.done_steps,
+        "all_steps": job.all_steps,
+        "message": storable(job.message),
+        "result": members_text(job.result),
+    }
+
+
+JOB_FIELDS: Final = tuple(part.name for part in fields(Job))
+
+
+def job_from(document: Mapping[str, Any]) -> Job:
+    given = {name: document[name] for name in JOB_FIELDS}
+    for name in ("params", "result"):
+        given[name] = json.loads(given[name])
+    for name in ("created", "started", "finished", "not_before", "lease_until"):
+        given[name] = _time_from_or_none(given[name])
+    return Job(**given)
+
+
+def claim_end_document(
+    status: JobStatus,
+    now: datetime,
+    message: str | None,
+    result: Mapping[str, Any] | None,
+    not_before: datetime | None,
+) -> Document:
+    """What the end of a claim changes of a job; `result` None leaves it. Raises ValueError for a status that is no end."""
+    if status not in FINAL and status != "waiting":
+        raise ValueError(f"a claim ends with a final status or with waiting, not with {status}")
+    waiting = status == "waiting"
+    return {
+        "status": status,
+        "finished": None if waiting else time_text(now),
+        "not_before": _time_or_none(not_before) if waiting else None,
+        "message": storable(message),
+        "result": None if result is None else members_text(result),
+    }
+
+
+def members_text(members: Mapping[str, Any]) -> str:
+    """JSON in ASCII: any text comes back as it was, also what is no valid Unicode."""
+    return json.dumps(dict(members), separators=(",", ":"))
+
+
+# --- places in lists ----------------------------------------------------------------------------------------------
+
+
+def cursor_after(question: tuple[str | None, ...], time: str, id: str) -> str:
+    """Where the next page of a list in falling (time, id) order starts; `question` is the list and its filters."""
+    plain = json.dumps([_digest(question), time, id], separators=(",", ":"))
+    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
+
+
+def place_of(question: tuple[str | None, ...], cursor: str) -> tuple[str, str]:
+    """The (time, id) that `cursor_after` was given. Raises InvalidInput for a cursor it did not give out."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        _, time, name = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii"))
+        given_out = time == time_text(time_from(time)) and cursor == cursor_after(question, time, name)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        given_out = False
+    if not given_out or not isinstance(name, str):
+        raise InvalidInput(
+            "cursor was not given out for this list. Give next_cursor of the page before, with the same parameters.",
+            field="cursor",
+        )
+    return time, name
+
+
+def _digest(question: tuple[str | None, ...]) -> str:
+    return hashlib.sha256(json.dumps(question).encode()).hexdigest()[:12]

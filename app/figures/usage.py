@@ -1,0 +1,72 @@
+"""Service Usage Quantities: small multiples, each on its own scale, because units differ and must not be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+from app.figures.theme import Figure, Floats, clipped, days_axis, escaped, rounded
+
+MOST: Final = 5
+
+
+@dataclass(frozen=True)
+class Usage:
+    """One row: `values` are per period, NaN where unknown; `label` is the quantity in words."""
+
+    name: str
+    label: str
+    colour: str
+    values: Floats
+
+
+def quantities(
+    rows: Sequence[Usage], periods: Sequence[date], *, dimension: str, granularity: str, settling: Sequence[int]
+) -> Figure:
+    axis = days_axis(periods, granularity)
+    step = 1 / max(len(rows), 1)
+    layout: dict[str, Any] = {
+        "hovermode": "x",
+        "bargap": 0.25 if len(periods) < 70 else 0.08,
+        "xaxis": {
+            "type": "date", "hoverformat": "%a %-d %b %Y", "nticks": 5, "tickformat": "%-d %b", "showgrid": False,
+            "anchor": f"y{len(rows)}" if len(rows) > 1 else "y",
+        },
+        "margin": {"l": 0, "r": 2, "t": 22, "b": 26},
+        "meta": {"settling": list(settling)},
+        "annotations": [],
+    }  # fmt: skip
+    data = []
+    for number, row in enumerate(rows):
+        top = 1 - number * step
+        name = f"y{number + 1}" if number else "y"
+        layout[f"yaxis{number + 1}" if number else "yaxis"] = {
+            "domain": [max(top - step * 0.6, 0), top], "showticklabels": False, "showgrid": False, "fixedrange": True,
+            "rangemode": "tozero", "zeroline": True, "hoverformat": ",.3~s", "nticks": 2,
+        }  # fmt: skip
+        layout["annotations"] += [
+            _label(escaped(clipped(row.name, 34)), top, "left"),
+            _label(escaped(row.label), top, "right"),
+        ]
+        data.append(
+            {
+                "type": "bar",
+                "name": escaped(row.name),
+                "y": rounded(row.values),
+                "yaxis": name,
+                "marker": {"color": row.colour},
+                "meta": {dimension: row.name},
+                **axis,
+            }
+        )
+    return {"data": data, "layout": layout}
+
+
+def _label(text: str, top: float, side: str) -> dict[str, Any]:
+    return {
+        "text": f"<b>{text}</b>" if side == "left" else text, "xref": "paper", "yref": "paper",
+        "x": 0 if side == "left" else 1, "xanchor": side, "y": top, "yanchor": "bottom", "showarrow": False,
+        "font": {"size": 12},
+    }  # fmt: skip

@@ -1,0 +1,167 @@
+"""What Prometheus scrapes: how the data is, how the jobs are, how requests go.
+
+The state is asked for at each scrape, every part at once and for a bounded time: what does not answer is absent and
+`spendscope_part_up` says so. Requests are counted in this process, or in all processes of the server when it sets
+PROMETHEUS_MULTIPROC_DIR before they start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from app import __version__
+from app.backends import Backends
+from app.core.jobs import JOB_STATUSES
+from app.core.ledger import INGESTION_STATUSES
+from app.costs import ledgers_of
+from app.errors import SpendscopeError
+
+log = logging.getLogger(__name__)
+
+SCRAPE_SECONDS: Final = 5.0
+DAY_STATUSES: Final = ("complete", "settling", "missing", "quarantined")
+LATENCIES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Requests:
+    """Requests answered since the start. `route` is the rule that matched, never the path: its values stay few."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._total = Counter(
+            "spendscope_http_requests", "Requests answered.", ("method", "route", "status"), registry=self._registry
+        )
+        self._seconds = Histogram(
+            "spendscope_http_request_seconds",
+            "Seconds until the answer began.",
+            ("route",),
+            registry=self._registry,
+            buckets=LATENCIES,
+        )
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._total.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def text(self) -> bytes:
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+
+def state_text(backends: Backends, *, seconds: float = SCRAPE_SECONDS) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(State(backends, seconds))
+    return generate_latest(registry)
+
+
+@dataclass(frozen=True)
+class State(Collector):
+    """The state of everything behind the product, asked for when it is collected."""
+
+    backends: Backends
+    seconds: float = SCRAPE_SECONDS
+
+    def collect(self) -> Iterator[Metric]:
+        yield _gauge("info", "Version of Spendscope.", {__version__: 1}, "version")
+        found = self._asked()
+        for metrics in found.values():
+            yield from metrics or ()
+        up = {part: float(metrics is not None) for part, metrics in found.items()}
+        yield _gauge("part_up", "1 when the part answered this scrape.", up, "part")
+
+    def _asked(self) -> dict[str, list[Metric] | None]:
+        """What each part answered; None for one that did not."""
+        parts: Mapping[str, Callable[[Backends], list[Metric]]] = {
+            "costs": _costs,
+            "metadata": _metadata,
+            "queue": _queue,
+        }
+        pool = ThreadPoolExecutor(len(parts), thread_name_prefix="metrics")
+        try:
+            asked = {part: pool.submit(ask, self.backends) for part, ask in parts.items()}
+            wait(asked.values(), self.seconds)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return {part: _result(part, future) for part, future in asked.items()}
+
+
+def _result(part: str, asked: Future[list[Metric]]) -> list[Metric] | None:
+    if not asked.done() or asked.cancelled():
+        return None
+    error = asked.exception()
+    if error is not None and not isinstance(error, SpendscopeError):
+        log.error("the metrics of %s failed", part, exc_info=error)
+    return None if error is not None else asked.result()
+
+
+def _costs(backends: Backends) -> list[Metric]:
+    backends.costs.check()
+    rollup = backends.costs.rollup()
+    found = [_gauge("data_version", "Grows with every change of a figure.", {"": rollup.version})]
+    if rollup.days:
+        age = _since_end_of(rollup.days[-1], backends.clock())
+        found.append(_gauge("newest_day_age_seconds", "Seconds since the end of the newest day with data.", {"": age}))
+    return found
+
+
+def _metadata(backends: Backends) -> list[Metric]:
+    metadata, now = backends.metadata, backends.clock()
+    ledgers = ledgers_of(backends)
+    found = [
+        _tally("days", "Days by status.", DAY_STATUSES, filter(None, ledgers.coverage.days.values())),
+        _tally("jobs", "Jobs by status.", JOB_STATUSES, Tally(metadata.job_counts()).elements()),
+        _tally(
+            "ingestions",
+            "Versions of cost files by what became of them.",
+            INGESTION_STATUSES,
+            metadata.known_versions(backends.source.root).values(),
+        ),
+    ]
+    if ledgers.updated:
+        age = (now - ledgers.updated).total_seconds()
+        found.append(_gauge("data_age_seconds", "Seconds since any figure last changed.", {"": age}))
+    if through := ledgers.coverage.complete_through:
+        about = "Seconds since the end of the last day of the unbroken run of complete days."
+        found.append(_gauge("complete_age_seconds", about, {"": _since_end_of(through, now)}))
+    return found
+
+
+def _queue(backends: Backends) -> list[Metric]:
+    return [
+        _gauge("queue_waiting", "Jobs in the queue.", {"": backends.queue.waiting()}),
+        _gauge("workers", "Workers that have shown a sign of life lately.", {"": backends.queue.workers()}),
+    ]
+
+
+def _since_end_of(day: date, now: datetime) -> float:
+    return (now - datetime.combine(day + timedelta(days=1), time(), UTC)).total_seconds()
+
+
+def _tally(name: str, about: str, statuses: Iterable[str], found: Iterable[str]) -> Metric:
+    """Every status has a value, also 0: an alert on a series that is absent never fires."""
+    counted = Tally(found)
+    return _gauge(name, about, {status: counted[status] for status in statuses}, "status")
+
+
+def _gauge(name: str, about: str, values: Mapping[str, float], label: str = "") -> Metric:
+    """Values by `label`; without one, the only value stands under the empty name."""
+    gauge = GaugeMetricFamily(f"spendscope_{name}", about, labels=[label] if label else [])
+    for at, value in values.items():
+        gauge.add_metric([at] if label else [], value)
+    return gauge

@@ -1,0 +1,170 @@
+"""The address of a page is its only state: read tolerantly, written canonically, defaults left out.
+
+Names are the API's (DESIGN §7) plus `period`; what cannot be used is ignored and said, never an error page.
+assets/20-dashboard.js writes the same addresses when a control changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+from app.core.charges import COSTS, DEFAULT_METRIC
+from app.core.periods import DateRange, day_from, preset
+from app.core.query import CostQuery, choice, filters_from
+from app.errors import InvalidInput
+
+LEVELS: Final = ("service", "region", "account")
+"""The order of drilling down."""
+
+DEFAULT_PERIOD: Final = "30d"
+PERIODS: Final = {
+    "7d": ("7d", "Last 7 days"),
+    "30d": ("30d", "Last 30 days"),
+    "90d": ("90d", "Last 90 days"),
+    "mtd": ("MTD", "Month to date"),
+    "lm": ("Last month", "Last calendar month"),
+    "12m": ("12m", "Last 12 months"),
+}
+"""Preset → short label, full label."""
+
+MOST_DAYS: Final = 1100
+SINGLE: Final = ("period", "start", "end", "metric", "group_by")
+
+
+@dataclass(frozen=True)
+class Address:
+    """`period` is None when the days are fixed. `notices` say what of the address was not understood."""
+
+    days: DateRange
+    period: str | None = DEFAULT_PERIOD
+    metric: str = DEFAULT_METRIC
+    group_by: str | None = None
+    filters: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def query(self) -> CostQuery:
+        return CostQuery(range=self.days, metric=self.metric, filters=self.filters)
+
+    def values(self, dimension: str) -> tuple[str, ...]:
+        return dict(self.filters).get(dimension, ())
+
+    @property
+    def dimension(self) -> str:
+        """What panels group by: the asked level, else the first that is not fixed to one value."""
+        if self.group_by and len(self.values(self.group_by)) != 1:
+            return self.group_by
+        open_levels = [level for level in LEVELS if len(self.values(level)) != 1]
+        return open_levels[0] if open_levels else LEVELS[-1]
+
+    @property
+    def pair(self) -> tuple[str, ...]:
+        """The first two levels that are still open: what the top five are made of."""
+        open_levels = tuple(level for level in LEVELS if len(self.values(level)) != 1)
+        return open_levels[:2] or (LEVELS[-1],)
+
+    def search(self) -> str:
+        """The canonical query string, `""` for the default view."""
+        pairs: list[tuple[str, str]] = []
+        if self.period is None:
+            pairs += [("start", str(self.days.start)), ("end", str(self.days.end))]
+        elif self.period != DEFAULT_PERIOD:
+            pairs.append(("period", self.period))
+        if self.metric != DEFAULT_METRIC:
+            pairs.append(("metric", self.metric))
+        if self.group_by:
+            pairs.append(("group_by", self.group_by))
+        pairs += [(level, value) for level in LEVELS for value in self.values(level)]
+        return "?" + urlencode(pairs) if pairs else ""
+
+    def href(self) -> str:
+        """A link to this view from anywhere."""
+        return "/" + self.search()
+
+    def only(self, **chosen: str) -> Address:
+        """With these dimensions fixed to one value each."""
+        kept = [(name, value) for name, values in self.filters if name not in chosen for value in values]
+        return replace(self, filters=filters_from([*kept, *chosen.items()]))
+
+    def without(self, *dimensions: str) -> Address:
+        return replace(self, filters=tuple(f for f in self.filters if f[0] not in dimensions))
+
+    def dropping(self, dimension: str, value: str) -> Address:
+        pairs = [(name, v) for name, values in self.filters for v in values if (name, v) != (dimension, value)]
+        return replace(self, filters=filters_from(pairs))
+
+    def grouped(self, dimension: str) -> Address:
+        return replace(self, group_by=None if dimension == replace(self, group_by=None).dimension else dimension)
+
+    def on(self, days: DateRange) -> Address:
+        return replace(self, period=None, days=days)
+
+
+def read(search: str, today: date) -> Address:
+    """What an address asks for on `today`. Never raises: each thing not understood becomes a notice."""
+    given: dict[str, list[str]] = {}
+    notices: list[str] = []
+    for name, value in parse_qsl(search.removeprefix("?"), keep_blank_values=False, errors="replace"):
+        if name in SINGLE or name in LEVELS:
+            given.setdefault(name, []).append(value)
+        else:
+            notices.append(f"“{name[:40]}” is not a setting of this page and was ignored.")
+    period, days = _period(given, today, notices)
+    return Address(
+        days=days,
+        period=period,
+        metric=_one(given, "metric", COSTS, notices) or DEFAULT_METRIC,
+        group_by=_one(given, "group_by", LEVELS, notices),
+        filters=_filters(given, notices),
+        notices=tuple(notices[:3]),
+    )
+
+
+def written(pairs: Iterable[tuple[str, object]]) -> str:
+    """The query string of name and value pairs as Dash hands them to a layout."""
+    return "?" + urlencode([(name, str(value)) for name, value in pairs if value is not None])
+
+
+def _period(given: dict[str, list[str]], today: date, notices: list[str]) -> tuple[str | None, DateRange]:
+    try:
+        if "start" in given or "end" in given:
+            return None, _fixed(given)
+        period = given.get("period", [DEFAULT_PERIOD])[0]
+        return period, preset(period, today)
+    except InvalidInput as error:
+        notices.append(f"{error.message} The last 30 days are shown.")
+        return DEFAULT_PERIOD, preset(DEFAULT_PERIOD, today)
+
+
+def _fixed(given: dict[str, list[str]]) -> DateRange:
+    for name in ("start", "end"):
+        if name not in given:
+            raise InvalidInput(f"{name} is missing: a fixed period needs start and end.", field=name)
+    days = DateRange(day_from(given["start"][0], "start"), day_from(given["end"][0], "end"))
+    if len(days) > MOST_DAYS:
+        raise InvalidInput(f"{days.start} to {days.end} is {len(days):,} days; a page shows at most {MOST_DAYS:,}.")
+    return days
+
+
+def _one(given: dict[str, list[str]], name: str, allowed: tuple[str, ...], notices: list[str]) -> str | None:
+    try:
+        return choice(name, given[name][0], allowed) if name in given else None
+    except InvalidInput as error:
+        notices.append(error.message)
+        return None
+
+
+def _filters(given: dict[str, list[str]], notices: list[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    try:
+        return filters_from(_pairs(given))
+    except InvalidInput as error:
+        notices.append(error.message)
+        return ()
+
+
+def _pairs(given: dict[str, list[str]]) -> Iterable[tuple[str, str]]:
+    return ((level, value) for level in LEVELS for value in given.get(level, []))

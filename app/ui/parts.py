@@ -1,0 +1,167 @@
+"""Parts every page is built from: values in, components out. Nothing here asks for anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from dash import dcc, html
+
+from app.ui import tags, words
+from app.ui.tags import attributes
+
+Children = Any
+
+CHART: Final = "chart"
+"""Type of every chart's id, {"type": "chart", "name": …}: clicks on any of them drill (ui.controls)."""
+
+GRAPH_CONFIG: Final[Any] = {
+    "displayModeBar": False,
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "doubleClick": False,
+    "responsive": True,
+}
+
+
+def chart_id(name: str) -> dict[str, str]:
+    return {"type": CHART, "name": name}
+
+
+def icon(name: str) -> Children:
+    """A local SVG as a mask, in the colour of the text."""
+    return tags.Span(className=f"icon icon-{name}", **attributes(aria_hidden="true"))
+
+
+def panel(
+    title: str, *body: Children, id: str, span: int, aside: Children = None, note: Children = None
+) -> html.Section:
+    """A card with a heading; `span` of twelve columns wide; `note` is the line below the heading."""
+    heading = html.Div([html.H2(title, id=f"{id}-title"), aside], className="panel-head")
+    return html.Section(
+        [heading, note, *body],
+        id=f"{id}-panel",
+        className=f"panel span-{span}",
+        **attributes(aria_labelledby=f"{id}-title"),
+    )
+
+
+def chart(name: str, *, height: int, note_id: str, min_width: int | None = None) -> html.Div:
+    """A graph, spoken as one picture that `note_id` describes, and its data as a table behind a disclosure."""
+    graph = dcc.Graph(id=chart_id(name), config=GRAPH_CONFIG, style={"height": f"{height}px"}, figure=EMPTY_FIGURE)
+    width = {"minWidth": f"{min_width}px"} if min_width else {}
+    label = f"{name}-title" if min_width else None
+    return html.Div(
+        [
+            html.Div(
+                html.Div(
+                    graph,
+                    role="img",
+                    style=width,
+                    **attributes(aria_labelledby=f"{name}-title", aria_describedby=note_id),
+                ),
+                className="chart-scroll",
+                **attributes(
+                    tabIndex=0 if min_width else None, role="group" if min_width else None, aria_labelledby=label
+                ),
+            ),
+            html.Details(
+                [html.Summary("Show as table"), html.Div(className="table-scroll", **attributes(data_table_of=name))],
+                className="as-table",
+            ),
+        ]
+    )
+
+
+EMPTY_FIGURE: Final = {
+    "data": [],
+    "layout": {
+        "xaxis": {"visible": False}, "yaxis": {"visible": False},
+        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+    },
+}  # fmt: skip
+
+
+def note(text: str, summary: str = "") -> list[Children]:
+    """What stands under a heading; `summary` is only spoken."""
+    return [tags.Span(text), tags.Span(" " + summary, className="unseen")] if summary else [tags.Span(text)]
+
+
+def figure_of_money(value: Any, currency: str) -> Children:
+    """A headline amount: whole units large, cents small."""
+    text = words.money(value, currency)
+    whole, dot, cents = text.partition(".")
+    return [whole, tags.Small(dot + cents)] if dot else text
+
+
+def delta(now: Any, before: Any, currency: str) -> tags.Element:
+    """How a cost moved: arrow, sign and colour; small moves stay neutral."""
+    text = words.change(now, before)
+    if now is None or before is None:
+        return tags.Span(text, className="delta")
+    moved = float(now) - float(before)
+    small = abs(moved) < 10 and abs(moved) < 0.01 * abs(float(before))
+    kind = "" if small or not moved else " up" if moved > 0 else " down"
+    arrow = "" if not kind else "▲ " if moved > 0 else "▼ "
+    return tags.Span([arrow, text], className=f"delta{kind}", title=words.money(moved, currency, sign=True))
+
+
+def kpi(
+    title: str, value: Children, detail: Children, *, extra: Children = None, exact: str | None = None
+) -> tags.Element:
+    return tags.Div(
+        [
+            tags.H3(title),
+            tags.P([tags.Span(value, className="figure", title=exact), extra], className="kpi-value"),
+            tags.P(detail, className="kpi-detail"),
+        ],
+        className="kpi",
+    )
+
+
+def sparkline(values: Sequence[float | None]) -> tags.Element:
+    """A trend as a mask: one element, coloured by the style sheet. Holes are gaps."""
+    return tags.Span(className="spark", style={"maskImage": _spark_url(values)}, **attributes(aria_hidden="true"))
+
+
+def _spark_url(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None and value == value]
+    top, low = max(known, default=1.0), min(known, default=0.0)
+    # A trend shows its shape, but a tenth is the least that fills the height: noise must not look like news.
+    height = max(top - low, abs(top) / 10) or 1.0
+    path, pen = [], "M"
+    for x, value in enumerate(values):
+        if value is None or value != value:
+            pen = "M"
+            continue
+        path.append(f"{pen}{x},{round(19 - (value - low) / height * 18)}")
+        pen = "L"
+    width = max(len(values) - 1, 1)
+    return (
+        f"url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} 20' "
+        "preserveAspectRatio='none'%3E%3Cpath fill='none' stroke='%23000' stroke-width='1.6' "
+        f"vector-effect='non-scaling-stroke' d='{''.join(path)}'/%3E%3C/svg%3E\")"
+    )
+
+
+def banner(text: Children, level: str = "info") -> tags.Element:
+    """`level` is info, warn or bad."""
+    return tags.Div(
+        [icon("exclamation-triangle" if level != "info" else "info-circle"), tags.Span(text)],
+        className=f"banner {level}",
+    )
+
+
+def message(title: str, text: Children, *actions: Children) -> tags.Element:
+    """The one card that stands in for all panels."""
+    return tags.Div([tags.H2(title), tags.P(text), tags.Div(actions, className="actions")], className="panel message")
+
+
+def link(text: Children, href: str, **props: Any) -> tags.Element:
+    """A link inside the page: a plain address, taken without reloading (assets/20-dashboard.js)."""
+    return tags.A(text, href=href, **attributes(data_internal="yes"), **props)
+
+
+def swatch(colour: str) -> tags.Element:
+    return tags.Span(className="swatch", style={"background": f"var({colour})"}, **attributes(aria_hidden="true"))

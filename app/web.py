@@ -1,0 +1,109 @@
+"""The web process: Dash on a Flask server, the API beside it. `create_server` is what gunicorn serves."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any, Final
+
+from dash import Dash
+from flask import Flask, Response, abort
+from flask_compress import Compress
+
+from app import answers, callbacks, costs, statics
+from app.api import blueprint, problems
+from app.backends import Backends
+from app.errors import SpendscopeError
+from app.pages import PAGES, register_all
+from app.ui import controls, shell
+
+ASSETS: Final = Path(__file__).parent.parent / "assets"
+ONE_YEAR: Final = 31_536_000
+MEGABYTE: Final = 2**20
+
+
+def create_app(backends: Backends) -> Dash:
+    """A Dash app over these backends; `.server` is the Flask app."""
+    server = _server(backends)
+    app = Dash(
+        "spendscope",
+        server=server,  # type: ignore[arg-type]
+        use_pages=True,
+        pages_folder="",
+        assets_folder=str(ASSETS),
+        index_string=shell.index_string(),
+        title="Spendscope",
+        update_title="",
+        on_error=_failed,
+        enable_mcp=False,
+        serve_locally=True,
+        suppress_callback_exceptions=False,
+    )
+    app.layout = shell.shell([(path, name, image) for path, name, image, _ in PAGES], api_docs=True)
+    register_all(app)
+    callbacks.guard(server, app.callback_map)
+    _secure(server, app)
+    # dash#3971: the first request of a threaded process may be served before Dash has registered its bundles.
+    server.test_client().get("/")
+    return app
+
+
+def create_server(backends: Backends) -> Flask:
+    """What gunicorn serves."""
+    server: Flask = create_app(backends).server
+    return server
+
+
+def _server(backends: Backends) -> Flask:
+    server = Flask("spendscope", static_folder=None)
+    server.extensions["spendscope"] = backends
+    # Assets carry a fingerprint in their address, so a browser need never ask for one again.
+    server.config.update(
+        SEND_FILE_MAX_AGE_DEFAULT=ONE_YEAR, COMPRESS_ALGORITHM=["zstd", "br", "gzip"], COMPRESS_ZSTD_LEVEL=5
+    )
+    server.register_blueprint(blueprint())
+    server.register_error_handler(SpendscopeError, problems.of_spendscope)
+    kept = answers.Answers(backends.settings.cache_megabytes * MEGABYTE)
+    answers.keep_answers(server, kept, lambda: costs.state(backends), _is_pure)
+    server.extensions["spendscope-answers"] = kept
+    Compress(server)
+    statics.compress_statics(server)
+    return server
+
+
+def _is_pure(body: Any) -> bool:
+    """The one callback whose answer depends on nothing but the address and the data: the one that draws a page."""
+    return isinstance(body, dict) and str(body.get("output", "")).startswith(f"..{controls.Ids.DRAWN}.data...")
+
+
+def _failed(error: Exception) -> None:
+    """A callback raised: the browser shows the sentence of the problem, the log has the trace under its reference."""
+    if isinstance(error, SpendscopeError):
+        abort(problems.of_spendscope(error))
+    abort(problems.of_anything(error))
+
+
+def _secure(server: Flask, app: Dash) -> None:
+    """Nothing is loaded from or framed by anywhere else; scripts in the page are known by their hash."""
+    policy: dict[str, str] = {}
+
+    def add(response: Response) -> Response:
+        if not policy:
+            policy["text"] = _policy(app)
+        if response.mimetype == "text/html":
+            response.headers.setdefault("Content-Security-Policy", policy["text"])
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        response.headers.setdefault("Referrer-Policy", "same-origin")
+        return response
+
+    server.after_request(add)
+
+
+def _policy(app: Dash) -> str:
+    theme = base64.b64encode(hashlib.sha256(shell.THEME_SCRIPT.encode()).digest()).decode()
+    scripts = " ".join(["'self'", f"'sha256-{theme}'", *app.csp_hashes()])
+    return (
+        f"default-src 'self'; script-src {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+    )

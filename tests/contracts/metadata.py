@@ -1,0 +1,767 @@
+"""What every adapter of ports.Metadata does, whatever technology stands behind it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.core.charges import Totals
+from app.core.jobs import FINAL, JOB_STATUSES, Job
+from app.core.ledger import AccountDay, DayRecord, Ingestion
+from app.core.periods import DAY as ONE_DAY
+from app.errors import InvalidInput, Reason
+from app.ports import Metadata
+
+DAY = date(2026, 11, 20)
+NOW = datetime(2026, 11, 24, 4, 30, 7, 125, tzinfo=UTC)
+ROOT = "s3://bucket/costs/"
+SOON, LATER = NOW + timedelta(seconds=12), NOW + timedelta(seconds=60)
+
+HOSTILE = ["a.b", "$where", "$set.x", ".", "", "__proto__", "'; DROP TABLE job; --", "é💰", "x" * 3000, "a\nb", "null"]
+"""Names that mean something to a store when they are taken for a path, an operator or a statement."""
+
+Opening = Callable[[], Metadata]
+
+
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+def totals(amount: str = "1.5", *, blended: str | None = "0", rows: int = 1) -> Totals:
+    return Totals(
+        rows, Decimal(amount), None if blended is None else Decimal(blended), Decimal(amount), Decimal("3.25")
+    )
+
+
+def account_day(amount: str = "1.5", **changes: Any) -> AccountDay:
+    part = AccountDay(f"{ROOT}{DAY}.csv", "ab12", 1, totals(amount), totals(amount), False, NOW, NOW)
+    return replace(part, **changes)
+
+
+def day_record(day: date = DAY, revision: int = 1, **changes: Any) -> DayRecord:
+    record = DayRecord(day, revision, {"111111111111": account_day()}, {f"{ROOT}{day}.csv": "ab12"})
+    return replace(record, **changes)
+
+
+def ingestion(id: str = "one", day: date = DAY, *, after: float = 0, **changes: Any) -> Ingestion:
+    """One that started `after` seconds after NOW."""
+    started = NOW + seconds(after)
+    record = Ingestion(id, ROOT, f"{day}.csv", f"v-{id}", day, "ingested", started, started + seconds(1))
+    return replace(record, **changes)
+
+
+def job(id: str | None = None, *, key: str | None = None, after: float = 0, **changes: Any) -> Job:
+    """A queued one, created `after` seconds after NOW; each has a key of its own unless one is given."""
+    name = id or uuid.uuid4().hex
+    record = Job(name, "ingest", {"key": f"{DAY}.csv"}, key or f"key-{name}", "queued", NOW + seconds(after))
+    return replace(record, **changes)
+
+
+def claim(store: Metadata, id: str, *, at: datetime = NOW, lease: float = 12, worker: str = "w1") -> Job | None:
+    return store.claim(id, worker=worker, now=at, lease_until=at + seconds(lease))
+
+
+def claimed(store: Metadata, **changes: Any) -> Job:
+    """A new job, running."""
+    found = claim(store, store.put_job(job(**changes))[0].id)
+    assert found is not None
+    return found
+
+
+def renew(store: Metadata, held: Job, *, until: datetime = LATER, done: int = 1, message: str | None = "on it") -> bool:
+    return store.renew(held.id, held.token, lease_until=until, done_steps=done, all_steps=4, message=message)
+
+
+# --- what other processes do; by name, so that they can be sent there ------------------------------------------------
+
+
+def claim_all(open_store: Opening, ids: list[str], worker: str) -> list[tuple[str, int]]:
+    """Claim every one of these jobs that can be claimed, in an order of one's own: (id, token) of those won."""
+    store = open_store()
+    mixed = random.Random(worker).sample(ids, len(ids))
+    won = [found for name in mixed if (found := claim(store, name, worker=worker))]
+    store.close()
+    return [(found.id, found.token) for found in won]
+
+
+def take_slots(open_store: Opening, slots: list[datetime], scheduler: str) -> list[datetime]:
+    store = open_store()
+    mixed = random.Random(scheduler).sample(slots, len(slots))
+    won = [slot for slot in mixed if store.take_slot("watch", slot)]
+    store.close()
+    return won
+
+
+def prepare_again(open_store: Opening) -> int:
+    store = open_store()
+    store.prepare()
+    version = store.ledger_version()
+    store.close()
+    return version
+
+
+def in_processes(count: int, work: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
+    """What each call returns. All processes are there before the first call is made."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(count, initializer=context.Barrier(count).wait, initargs=(60,)) as pool:
+        return pool.starmap(work, arguments, chunksize=1)
+
+
+class MetadataContract:
+    """Subclasses give `store`, prepared and empty, and `open_store`, which opens the same one in any process."""
+
+    contested = 200
+    """Jobs and slots that several processes race for."""
+
+    examples = 25
+    """Sequences of job transitions tried."""
+
+    @pytest.fixture
+    def store(self) -> Metadata:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def open_store(self) -> Opening:
+        raise NotImplementedError
+
+    # --- the store itself
+
+    def test_is_usable_and_may_be_prepared_again(self, store: Metadata) -> None:
+        store.put_day_record(day_record())
+        store.prepare()
+        store.check()
+        assert store.day_record(DAY) == day_record()
+
+    def test_a_closed_store_opens_again_when_it_is_asked(self, store: Metadata) -> None:
+        store.put_day_record(day_record())
+        store.close()
+        assert store.day_record(DAY) == day_record()
+        store.close()
+        store.close()
+
+    def test_another_process_sees_what_was_acknowledged(self, store: Metadata, open_store: Opening) -> None:
+        store.put_day_record(day_record())
+        other = open_store()
+        assert other.day_record(DAY) == day_record()
+        assert other.ledger_version() == store.ledger_version()
+        other.close()
+
+    def test_several_processes_may_prepare_at_once(self, store: Metadata, open_store: Opening) -> None:
+        store.put_day_record(day_record())
+        versions = in_processes(3, prepare_again, [(open_store,)] * 6)
+        assert set(versions) == {store.ledger_version()}
+
+    # --- days
+
+    def test_a_day_never_touched_is_empty(self, store: Metadata) -> None:
+        assert store.day_record(DAY) == DayRecord(DAY)
+        assert store.day_records(date(2000, 1, 1), date(2100, 1, 1)) == {}
+
+    def test_a_day_comes_back_as_it_was_put(self, store: Metadata) -> None:
+        record = DayRecord(
+            day=DAY,
+            revision=1,
+            accounts={
+                "111111111111": account_day("-0.00000000000000000001", first=totals("999999999999.99")),
+                "released": account_day("0", owner=None, sha256=None, estimated=True, revision=7),
+                "no blended": account_day("12.340", current=totals("0.1", blended=None)),
+            },
+            sources={f"{ROOT}{DAY}.csv": "ab", f"{ROOT}{DAY}.csv.gz": "cd"},
+            covered=frozenset({"111111111111", "released"}),
+            failed_accounts=("222", "333"),
+            restating=True,
+            restating_job="job-1",
+            restating_until=NOW,
+        )
+        assert store.put_day_record(record)
+        assert store.day_record(DAY) == record
+        assert store.day_records(DAY, DAY + ONE_DAY) == {DAY: record}
+
+    def test_names_are_only_names(self, store: Metadata) -> None:
+        record = day_record(
+            accounts={name: account_day(owner=name) for name in HOSTILE},
+            sources={name: name for name in HOSTILE},
+            covered=frozenset(HOSTILE),
+            failed_accounts=tuple(HOSTILE),
+            restating_job="$set",
+        )
+        assert store.put_day_record(record)
+        assert store.day_record(DAY) == record
+
+    def test_ranges_are_half_open_and_in_order(self, store: Metadata) -> None:
+        days = [DAY + n * ONE_DAY for n in (3, 0, 2, 1, 40)]
+        for day in days:
+            store.put_day_record(day_record(day))
+        assert list(store.day_records(DAY, DAY + 3 * ONE_DAY)) == [DAY + n * ONE_DAY for n in range(3)]
+        assert list(store.day_records(DAY + ONE_DAY, DAY + ONE_DAY)) == []
+        assert len(store.day_records(date(2000, 1, 1), date(2100, 1, 1))) == 5
+
+    def test_a_day_is_compared_and_set(self, store: Metadata) -> None:
+        first = day_record()
+        second = replace(first, revision=2, accounts={"111111111111": account_day("2")})
+        assert not store.put_day_record(second), "there is no revision 1 yet"
+        assert store.put_day_record(first)
+        assert not store.put_day_record(replace(first, accounts={})), "revision 1 is taken"
+        assert store.put_day_record(second)
+        assert not store.put_day_record(second)
+        assert not store.put_day_record(replace(first, revision=4))
+        assert store.day_record(DAY) == second
+
+    def test_the_version_moves_with_every_change_and_with_nothing_else(self, store: Metadata) -> None:
+        seen = [store.ledger_version()]
+        for revision in (1, 2, 3):
+            assert store.put_day_record(day_record(revision=revision))
+            seen.append(store.ledger_version())
+        assert store.put_day_record(day_record(DAY + ONE_DAY))
+        seen.append(store.ledger_version())
+        assert seen == sorted(set(seen))
+        assert not store.put_day_record(day_record(revision=3))
+        store.day_records(DAY, DAY + ONE_DAY)
+        store.put_job(job())
+        assert store.ledger_version() == seen[-1]
+
+    def test_of_several_writers_of_a_revision_one_wins(self, store: Metadata) -> None:
+        for revision in range(1, 11):
+            records = [day_record(revision=revision, restating_job=f"job-{n}") for n in range(8)]
+            with ThreadPoolExecutor(8) as pool:
+                won = list(pool.map(store.put_day_record, records))
+            assert won.count(True) == 1
+            assert store.day_record(DAY) == records[won.index(True)]
+
+    def test_new_figures_are_never_seen_under_an_old_version(self, store: Metadata) -> None:
+        """A reader keeps what it read under the version it asked for before, as app.costs does."""
+        days = [DAY + n * ONE_DAY for n in range(3)]
+        kept: dict[int, dict[date, DayRecord]] = {}
+        done = threading.Event()
+
+        def write(day: date) -> None:
+            for revision in range(1, 16):
+                assert store.put_day_record(day_record(day, revision))
+
+        def read() -> None:
+            while not done.is_set():
+                version, records = store.ledger_version(), store.day_records(DAY, DAY + 9 * ONE_DAY)
+                if store.ledger_version() == version:
+                    assert kept.setdefault(version, records) == records
+
+        with ThreadPoolExecutor(5) as pool:
+            readers = [pool.submit(read) for _ in range(2)]
+            writers = [pool.submit(write, day) for day in days]
+            try:
+                for writer in writers:
+                    writer.result()
+            finally:
+                done.set()
+            for reader in readers:
+                reader.result()
+        assert kept[store.ledger_version()] == store.day_records(DAY, DAY + 9 * ONE_DAY) if kept else True
+
+    # --- ingestions
+
+    def test_an_ingestion_comes_back_as_it_was_put(self, store: Metadata) -> None:
+        full = Ingestion(
+            id="full",
+            source=ROOT,
+            key=f"{DAY}.csv.gz",
+            version='"etag"',
+            day=DAY,
+            status="quarantined",
+            started=NOW,
+            finished=NOW + seconds(2),
+            sha256="ab" * 32,
+            parser=3,
+            size=2**40,
+            rows=1_000_000,
+            totals=totals("0.10", blended=None),
+            accounts={name: totals() for name in HOSTILE},
+            held=tuple(HOSTILE),
+            notice="$set: a notice",
+            reason=Reason("number", "1.5.2 is not a number", 3, "amortized_cost", "1.5.2"),
+            revision=4,
+            job_id="job-1",
+        )
+        bare = Ingestion("bare", ROOT, "x.csv", "v", None, "failed", NOW)
+        for record in (full, bare):
+            store.put_ingestion(record)
+            assert store.ingestion(record.id) == record
+        assert store.ingestion("nothing") is None
+
+    def test_an_ingestion_with_the_same_id_is_replaced(self, store: Metadata) -> None:
+        store.put_ingestion(ingestion("one", status="waiting"))
+        store.put_ingestion(ingestion("one", status="ingested", rows=5))
+        assert store.ingestions(limit=10).items == [ingestion("one", status="ingested", rows=5)]
+
+    def test_ingestions_are_listed_newest_first_page_by_page(self, store: Metadata) -> None:
+        # Three started at the same moment: the order is still a whole one.
+        records = [ingestion(f"{n:02}", after=0 if n < 3 else n) for n in range(11)]
+        for record in random.Random(7).sample(records, 11):
+            store.put_ingestion(record)
+        pages, cursor = [], None
+        while True:
+            page = store.ingestions(limit=4, cursor=cursor)
+            pages.append([record.id for record in page.items])
+            cursor = page.next_cursor
+            # What arrives meanwhile is newer, and moves nothing.
+            store.put_ingestion(ingestion(f"new {len(pages)}", after=100 + len(pages)))
+            if cursor is None:
+                break
+        assert pages == [["10", "09", "08", "07"], ["06", "05", "04", "03"], ["02", "01", "00"]]
+
+    def test_a_full_last_page_has_no_next(self, store: Metadata) -> None:
+        for n in range(4):
+            store.put_ingestion(ingestion(str(n), after=n))
+        page = store.ingestions(limit=4)
+        assert (len(page.items), page.next_cursor) == (4, None)
+        assert store.ingestions(limit=4, status="failed").items == []
+
+    def test_ingestions_are_filtered(self, store: Metadata) -> None:
+        for n in range(12):
+            status = "ingested" if n % 2 else "quarantined"
+            store.put_ingestion(ingestion(f"{n:02}", DAY + n % 3 * ONE_DAY, after=n, status=status))
+        first = store.ingestions(limit=4, status="quarantined")
+        rest = store.ingestions(limit=4, status="quarantined", cursor=first.next_cursor)
+        assert [record.id for record in (*first.items, *rest.items)] == ["10", "08", "06", "04", "02", "00"]
+        both = store.ingestions(limit=9, status="ingested", key=f"{DAY}.csv")
+        assert [record.id for record in both.items] == ["09", "03"]
+        assert len(store.ingestions(limit=9, key=f"{DAY}.csv").items) == 4
+
+    def test_a_cursor_is_good_for_its_own_list_only(self, store: Metadata) -> None:
+        for n in range(3):
+            store.put_ingestion(ingestion(str(n), after=n))
+            store.put_job(job(f"job-{n}", after=n))
+        given_out = store.ingestions(limit=1).next_cursor
+        assert given_out is not None
+        for wrong in (
+            lambda: store.ingestions(limit=1, cursor=given_out, status="ingested"),
+            lambda: store.ingestions(limit=1, cursor=given_out, key=f"{DAY}.csv"),
+            lambda: store.jobs(limit=1, cursor=given_out),
+            lambda: store.jobs(limit=1, cursor=store.jobs(limit=1).next_cursor, kind="ingest"),
+            lambda: store.ingestions(limit=1, cursor=given_out[:-1]),
+            lambda: store.ingestions(limit=1, cursor=given_out + "="),
+            lambda: store.ingestions(limit=1, cursor=""),
+            lambda: store.ingestions(limit=1, cursor="\ud800"),
+        ):
+            with pytest.raises(InvalidInput, match="cursor") as told:
+                wrong()
+            assert told.value.field == "cursor"
+
+    def test_versions_that_were_dealt_with_are_known(self, store: Metadata) -> None:
+        store.put_ingestion(ingestion("a", version="1", status="superseded"))
+        store.put_ingestion(ingestion("b", version="2", status="quarantined", after=1))
+        store.put_ingestion(ingestion("c", DAY + ONE_DAY, version="1", status="noop"))
+        store.put_ingestion(ingestion("d", version="3", status="waiting", finished=None, after=2))
+        store.put_ingestion(ingestion("e", version="9", source="s3://other/"))
+        # The same version again, under another id: the newest counts.
+        store.put_ingestion(ingestion("f", version="2", after=3))
+        assert store.known_versions(ROOT) == {
+            (f"{DAY}.csv", "1"): "superseded",
+            (f"{DAY}.csv", "2"): "ingested",
+            (f"{DAY + ONE_DAY}.csv", "1"): "noop",
+        }
+        assert store.known_versions("s3://nowhere/") == {}
+
+    def test_versions_of_an_object(self, store: Metadata) -> None:
+        for n in (2, 0, 1):
+            store.put_ingestion(ingestion(str(n), after=n))
+        store.put_ingestion(ingestion("other", DAY + ONE_DAY))
+        store.put_ingestion(ingestion("elsewhere", source="s3://other/"))
+        assert [record.id for record in store.versions_of(ROOT, f"{DAY}.csv")] == ["2", "1", "0"]
+        assert store.versions_of(ROOT, "nothing") == []
+
+    def test_a_day_is_quarantined_while_the_newest_version_of_a_file_is(self, store: Metadata) -> None:
+        days = [DAY + n * ONE_DAY for n in range(5)]
+        put = store.put_ingestion
+        put(ingestion("0", days[0], status="quarantined", after=2))
+        put(ingestion("0 before", days[0], after=1))
+        put(ingestion("1", days[1], status="quarantined", after=1))
+        put(ingestion("1 mended", days[1], status="noop", after=2))
+        put(ingestion("2", days[2], after=9))
+        put(ingestion("2 other file", days[2], key=f"{days[2]}.csv.gz", status="quarantined"))
+        put(ingestion("4", days[4], status="quarantined"))
+        put(ingestion("no day", key="x.csv", status="quarantined", day=None))
+        assert store.quarantined_days(days[0], days[4]) == {days[0], days[2]}
+        assert store.quarantined_days(days[4], days[4] + ONE_DAY) == {days[4]}
+
+    # --- jobs: recording
+
+    def test_a_job_comes_back_as_it_was_put(self, store: Metadata) -> None:
+        params = {name: {"deep": [1, 2.5, None, True, {name: "$x"}]} for name in HOSTILE}
+        full = job("full", params=params, result={"$inc": {"a.b": "\ud800"}}, priority=-(2**40), message="…")
+        full = replace(full, not_before=SOON, attempts=3, token=8, worker="w", done_steps=1, all_steps=4, started=NOW)
+        assert store.put_job(full) == (full, True)
+        assert store.job("full") == full
+        assert store.job("nothing") is None
+
+    def test_half_a_surrogate_pair_in_a_sentence_does_no_harm(self, store: Metadata) -> None:
+        held = claimed(store)
+        assert renew(store, held, message="file \udcff.csv")
+        assert store.finish(held.id, held.token, "failed", now=NOW, message="file \udcff.csv")
+        assert store.job(held.id).message == "file ?.csv"  # type: ignore[union-attr]
+
+    def test_an_open_key_is_one_job(self, store: Metadata) -> None:
+        first, new = store.put_job(job("first", key="k"))
+        assert (first.id, new) == ("first", True)
+        held = None
+        for _ in ("queued", "running", "waiting"):
+            there, new = store.put_job(job(key="k"))
+            assert (there, new) == (store.job("first"), False)
+            if held is None:
+                held = claim(store, "first")
+                assert held is not None
+            else:
+                store.finish("first", held.token, "waiting", now=NOW, not_before=SOON)
+        again = claim(store, "first", at=SOON)
+        assert again is not None
+        store.finish("first", again.token, "done", now=SOON)
+        second, new = store.put_job(job("second", key="k"))
+        assert (second.id, new) == ("second", True)
+
+    def test_a_cancelled_job_frees_its_key(self, store: Metadata) -> None:
+        store.put_job(job("first", key="k"))
+        store.cancel("first", now=NOW)
+        assert store.put_job(job("second", key="k"))[1]
+
+    def test_the_same_id_is_the_same_job_also_when_it_is_final(self, store: Metadata) -> None:
+        store.put_job(job("one", key="k"))
+        store.cancel("one", now=NOW)
+        there, new = store.put_job(job("one", key="k"))
+        assert (there.status, new) == ("cancelled", False)
+
+    def test_a_final_job_can_be_recorded_and_holds_no_key(self, store: Metadata) -> None:
+        assert store.put_job(job("old", key="k", status="done", finished=NOW))[1]
+        assert store.put_job(job("new", key="k"))[1]
+
+    def test_keys_and_ids_do_not_mix(self, store: Metadata) -> None:
+        assert store.put_job(job("a", key="b"))[1]
+        assert store.put_job(job("b", key="a"))[1]
+        store.cancel("a", now=NOW)
+        assert store.put_job(job("c", key="final a"))[1]
+        assert store.put_job(job("d", key="open a"))[1]
+
+    def test_of_several_with_one_key_one_is_recorded(self, store: Metadata) -> None:
+        for turn in range(5):
+            with ThreadPoolExecutor(8) as pool:
+                found = list(pool.map(store.put_job, [job(key=f"k{turn}") for _ in range(8)]))
+            assert [new for _, new in found].count(True) == 1
+            assert len({there.id for there, _ in found}) == 1
+
+    # --- jobs: the life of a claim
+
+    def test_a_claim_starts_an_attempt(self, store: Metadata) -> None:
+        queued, _ = store.put_job(job())
+        assert claim(store, queued.id, worker="w7") == replace(
+            queued, status="running", token=1, attempts=1, worker="w7", started=NOW, lease_until=SOON
+        )
+        assert store.job(queued.id).status == "running"  # type: ignore[union-attr]
+        assert claim(store, "nothing") is None
+
+    def test_a_running_job_is_claimed_again_only_when_its_lease_has_run_out(self, store: Metadata) -> None:
+        held = claimed(store)
+        assert claim(store, held.id, at=SOON - seconds(0.001)) is None
+        second = claim(store, held.id, at=SOON, worker="w2")
+        assert second is not None
+        assert (second.token, second.attempts, second.worker) == (2, 2, "w2")
+        assert not renew(store, held)
+        assert not store.finish(held.id, held.token, "done", now=SOON)
+        assert store.job(held.id) == second, "the old token changed nothing"
+        assert renew(store, second)
+
+    def test_a_waiting_job_is_claimed_when_it_is_due(self, store: Metadata) -> None:
+        held = claimed(store)
+        assert renew(store, held)
+        assert store.finish(held.id, held.token, "waiting", now=NOW, message="S3 is down", not_before=SOON)
+        waiting = store.job(held.id)
+        assert waiting == replace(
+            held, status="waiting", message="S3 is down", not_before=SOON, lease_until=None, done_steps=1, all_steps=4
+        )
+        assert claim(store, held.id, at=SOON - seconds(1)) is None
+        second = claim(store, held.id, at=SOON)
+        assert second is not None
+        assert (second.token, second.not_before, second.message, second.done_steps) == (2, None, None, 0)
+
+    def test_waiting_without_a_time_is_due_at_once(self, store: Metadata) -> None:
+        held = claimed(store)
+        store.finish(held.id, held.token, "waiting", now=NOW)
+        assert claim(store, held.id) is not None
+
+    def test_renewing_holds_the_lease_and_records_progress(self, store: Metadata) -> None:
+        held = claimed(store)
+        assert renew(store, held, until=LATER, done=2, message="Writing")
+        found = store.job(held.id)
+        assert found == replace(held, lease_until=LATER, done_steps=2, all_steps=4, message="Writing")
+        assert claim(store, held.id, at=SOON) is None
+        assert not store.renew(held.id, 99, lease_until=LATER, done_steps=0, all_steps=None, message=None)
+
+    @pytest.mark.parametrize("status", sorted(FINAL))
+    def test_a_claim_ends_once(self, store: Metadata, status: Any) -> None:
+        held = claimed(store)
+        assert store.finish(held.id, held.token, status, now=LATER, message="so it was", result={"rows": 3})
+        ended = store.job(held.id)
+        assert ended == replace(
+            held, status=status, finished=LATER, lease_until=None, message="so it was", result={"rows": 3}
+        )
+        assert not store.finish(held.id, held.token, "failed", now=LATER)
+        assert not renew(store, held)
+        assert claim(store, held.id, at=LATER + seconds(9999)) is None
+        assert not store.requeue(held.id, now=LATER + seconds(9999))
+        assert store.cancel(held.id, now=LATER) == ended
+
+    def test_a_lease_that_ran_out_unnoticed_can_still_be_ended(self, store: Metadata) -> None:
+        held = claimed(store)
+        assert store.finish(held.id, held.token, "done", now=LATER)
+
+    def test_a_claim_does_not_end_in_the_queue(self, store: Metadata) -> None:
+        held = claimed(store)
+        with pytest.raises(ValueError, match="queued"):
+            store.finish(held.id, held.token, "queued", now=NOW)
+
+    def test_requeueing_what_is_due_or_abandoned(self, store: Metadata) -> None:
+        held = claimed(store)
+        assert not store.requeue(held.id, now=SOON - seconds(1))
+        assert store.requeue(held.id, now=SOON)
+        queued = store.job(held.id)
+        assert queued is not None
+        assert (queued.status, queued.attempts, queued.token, queued.lease_until) == ("queued", 1, 1, None)
+        assert not store.requeue(held.id, now=LATER), "it is in the queue already"
+        assert not renew(store, held)
+        again = claim(store, held.id, at=SOON)
+        assert again is not None
+        assert again.token == 2
+        store.finish(held.id, again.token, "waiting", now=SOON, not_before=LATER)
+        assert not store.requeue(held.id, now=LATER - seconds(1))
+        assert store.requeue(held.id, now=LATER)
+        assert not store.requeue("nothing", now=LATER)
+
+    def test_cancelling(self, store: Metadata) -> None:
+        queued, _ = store.put_job(job())
+        assert store.cancel(queued.id, now=LATER) == replace(queued, status="cancelled", finished=LATER)
+        held = claimed(store)
+        cancelled = store.cancel(held.id, now=LATER)
+        assert cancelled == replace(held, status="cancelled", finished=LATER, lease_until=None)
+        assert not renew(store, held)
+        assert not store.finish(held.id, held.token, "done", now=LATER)
+        assert store.job(held.id) == cancelled
+        assert store.cancel("nothing", now=LATER) is None
+
+    # --- jobs: lists
+
+    def test_unfinished_jobs_by_priority_and_age(self, store: Metadata) -> None:
+        for name, priority, after in (("old", 0, 0), ("urgent", 5, 3), ("new", 0, 2), ("first urgent", 5, 1)):
+            store.put_job(job(name, priority=priority, after=after))
+        claim(store, "old")
+        store.cancel(store.put_job(job("gone", priority=9))[0].id, now=NOW)
+        assert [found.id for found in store.unfinished()] == ["first urgent", "urgent", "old", "new"]
+        assert [found.id for found in store.unfinished(limit=1)] == ["first urgent"]
+
+    def test_jobs_are_listed_newest_first_page_by_page(self, store: Metadata) -> None:
+        for n in random.Random(3).sample(range(7), 7):
+            store.put_job(job(str(n), after=0 if n < 3 else n, kind="ingest" if n % 2 else "detect"))
+        store.cancel("6", now=NOW)
+        first = store.jobs(limit=4)
+        rest = store.jobs(limit=4, cursor=first.next_cursor)
+        assert [found.id for found in (*first.items, *rest.items)] == ["6", "5", "4", "3", "2", "1", "0"]
+        assert rest.next_cursor is None
+        assert [found.id for found in store.jobs(limit=9, kind="detect").items] == ["6", "4", "2", "0"]
+        assert [found.id for found in store.jobs(limit=9, status="cancelled", kind="detect").items] == ["6"]
+        assert [found.id for found in store.jobs(limit=9, status="queued").items] == ["5", "4", "3", "2", "1", "0"]
+
+    def test_counts_have_every_status(self, store: Metadata) -> None:
+        assert store.job_counts() == dict.fromkeys(JOB_STATUSES, 0)
+        claimed(store)
+        for _ in range(2):
+            store.cancel(store.put_job(job())[0].id, now=NOW)
+        assert store.job_counts() == dict.fromkeys(JOB_STATUSES, 0) | {"running": 1, "cancelled": 2}
+
+    def test_only_what_ended_long_ago_is_forgotten(self, store: Metadata) -> None:
+        for n in range(3):
+            held = claimed(store, id=f"done-{n}")
+            store.finish(held.id, held.token, "done", now=NOW + seconds(n))
+        store.put_job(job("open", after=-9999))
+        assert store.forget_jobs(finished_before=NOW + seconds(2)) == 2
+        assert {found.id for found in store.jobs(limit=9).items} == {"done-2", "open"}
+        assert store.forget_jobs(finished_before=NOW + seconds(2)) == 0
+
+    def test_jobs_follow_their_rules_in_any_order(self, store: Metadata) -> None:
+        """Random transitions by several workers with old and new tokens, against the rules written down plainly."""
+
+        @settings(
+            max_examples=self.examples,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        )
+        @given(steps=st.lists(STEP, min_size=5, max_size=30))
+        def follow(steps: list[Step]) -> None:
+            run = uuid.uuid4().hex
+            model = JobModel()
+            for number, step in enumerate(steps):
+                told, expected = _apply(store, model, run, number, step)
+                assert told == expected, (number, step)
+            for name, expected in model.jobs.items():
+                stored = replace(expected, id=f"{run}-{name}", key=f"{run}-{expected.key}")
+                assert store.job(stored.id) == stored
+
+        follow()
+
+    # --- races
+
+    def test_each_job_is_claimed_by_one_of_eight_claimers(self, store: Metadata, open_store: Opening) -> None:
+        ids = [store.put_job(job())[0].id for _ in range(self.contested)]
+        won = in_processes(4, claim_all, [(open_store, ids, f"w{n}") for n in range(8)])
+        assert Counter(pair for part in won for pair in part) == Counter((name, 1) for name in ids)
+        assert sum(map(bool, won)) > 1, "it was a race"
+        assert store.job_counts()["running"] == self.contested
+
+    def test_each_abandoned_job_is_claimed_again_by_one(self, store: Metadata) -> None:
+        held = [claimed(store) for _ in range(20)]
+
+        def claim_each(worker: int) -> list[Job]:
+            found = (claim(store, one.id, at=LATER, lease=12, worker=f"w{worker}") for one in held)
+            return [one for one in found if one]
+
+        with ThreadPoolExecutor(6) as pool:
+            won = [one for part in pool.map(claim_each, range(6)) for one in part]
+        assert sorted(one.id for one in won) == sorted(one.id for one in held)
+        assert {one.token for one in won} == {2}
+
+    def test_cancel_and_finish_at_once_agree_on_one_end(self, store: Metadata) -> None:
+        for _ in range(15):
+            held = claimed(store)
+            with ThreadPoolExecutor(2) as pool:
+                finishing = pool.submit(store.finish, held.id, held.token, "done", now=NOW)
+                cancelling = pool.submit(store.cancel, held.id, now=NOW)
+            ended = store.job(held.id)
+            assert ended is not None
+            assert ended.status == ("done" if finishing.result() else "cancelled")
+            assert cancelling.result() == ended
+
+    def test_each_slot_is_taken_by_one_of_five_schedulers(self, store: Metadata, open_store: Opening) -> None:
+        slots = [NOW + seconds(300 * n) for n in range(self.contested)]
+        won = in_processes(5, take_slots, [(open_store, slots, f"s{n}") for n in range(5)])
+        assert Counter(slot for part in won for slot in part) == Counter(slots)
+        assert sum(map(bool, won)) > 1, "it was a race"
+        assert not store.take_slot("watch", slots[0])
+        assert store.take_slot("detect", slots[0])
+
+    def test_old_slots_are_forgotten_with_old_jobs(self, store: Metadata) -> None:
+        assert store.take_slot("watch", NOW)
+        assert store.take_slot("watch", LATER)
+        store.forget_jobs(finished_before=SOON)
+        assert not store.take_slot("watch", LATER)
+        assert store.take_slot("watch", NOW), "nothing is left of it"
+
+
+# --- the rules of jobs, written down plainly ------------------------------------------------------------------------
+
+
+Step = tuple[str, int, int, int]
+"""What to do, to which of four keys, with which of the tokens there were (0 the newest), and how much later."""
+
+STEP = st.tuples(
+    st.sampled_from(["put", "claim", "renew", "finish", "wait", "requeue", "cancel"]),
+    st.integers(0, 3),
+    st.sampled_from([0, 0, 0, 1]),
+    st.sampled_from([0, 1, 5, 12, 13, 60]),
+)
+
+
+class JobModel:
+    """Jobs in a dict. `open` is the job of each key that is not final, `newest` the last one there was."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.jobs: dict[str, Job] = {}
+        self.newest: dict[int, str] = {}
+
+    def put(self, number: int, key: int) -> tuple[str, bool]:
+        there = self.newest.get(key)
+        if there is not None and self.jobs[there].status not in FINAL:
+            return there, False
+        new = f"{number}"
+        self.jobs[new] = Job(new, "scan", {}, f"{key}", "queued", self.now)
+        self.newest[key] = new
+        return new, True
+
+    def due(self, one: Job) -> bool:
+        if one.status == "waiting":
+            return one.not_before is None or one.not_before <= self.now
+        return one.status == "running" and one.lease_until is not None and one.lease_until <= self.now
+
+    def claim(self, id: str) -> bool:
+        one = self.jobs[id]
+        if one.status != "queued" and not self.due(one):
+            return False
+        self.jobs[id] = replace(
+            one,
+            status="running",
+            token=one.token + 1,
+            attempts=one.attempts + 1,
+            worker="w1",
+            started=self.now,
+            lease_until=self.now + seconds(12),
+            not_before=None,
+            done_steps=0,
+            all_steps=None,
+            message=None,
+        )
+        return True
+
+    def change(self, id: str, allowed: bool, **changes: Any) -> bool:
+        if allowed:
+            self.jobs[id] = replace(self.jobs[id], **changes)
+        return allowed
+
+    def ours(self, id: str, token: int) -> bool:
+        return self.jobs[id].status == "running" and self.jobs[id].token == token
+
+
+def _apply(store: Metadata, model: JobModel, run: str, number: int, step: Step) -> tuple[object, object]:
+    """Do it to both; what the store said, and what the rules say."""
+    action, key, older, later = step
+    model.now += seconds(later)
+    now = model.now
+    if action == "put" or key not in model.newest:
+        there, new = store.put_job(
+            Job(f"{run}-{number}", "scan", {}, f"{run}-{key}", "queued", now),
+        )
+        expected, expected_new = model.put(number, key)
+        return (there.id, new), (f"{run}-{expected}", expected_new)
+    known = model.newest[key]
+    name, token = f"{run}-{known}", model.jobs[known].token - older
+    ours = model.ours(known, token)
+    if action == "claim":
+        return claim(store, name, at=now) is not None, model.claim(known)
+    if action == "renew":
+        told: object = store.renew(
+            name, token, lease_until=now + seconds(12), done_steps=number, all_steps=None, message="m"
+        )
+        return told, model.change(known, ours, lease_until=now + seconds(12), done_steps=number, message="m")
+    if action == "finish":
+        told = store.finish(name, token, "done", now=now, message="d", result={"n": number})
+        done = {"message": "d", "result": {"n": number}, "lease_until": None}
+        return told, model.change(known, ours, status="done", finished=now, **done)
+    if action == "wait":
+        told = store.finish(name, token, "waiting", now=now, not_before=now + seconds(12))
+        waiting = {"not_before": now + seconds(12), "lease_until": None, "message": None}
+        return told, model.change(known, ours, status="waiting", **waiting)
+    if action == "requeue":
+        due = model.due(model.jobs[known])
+        return store.requeue(name, now=now), model.change(
+            known, due, status="queued", lease_until=None, not_before=None
+        )
+    cancelled = store.cancel(name, now=now)
+    open_still = model.jobs[known].status not in FINAL
+    model.change(known, open_still, status="cancelled", finished=now, lease_until=None, not_before=None)
+    return cancelled and cancelled.status, model.jobs[known].status

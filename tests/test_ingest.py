@@ -1,0 +1,122 @@
+"""What a cost file may change, beyond the invariants: coverage, retention, names, two writers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from app.backends import Backends
+from app.core.ledger import begin
+from app.errors import InvalidInput, NotFound, Unavailable
+from app.ingest import day_of, watch
+from tests.arrivals import DAY, NOW, amount, arrive, csv, opened, settings_for, take
+
+
+def cover(folder: Path, data: bytes, *, failed: list[str], covered: list[str]) -> None:
+    sidecar = folder.parent / "coverage" / f"{DAY}.json"
+    sidecar.parent.mkdir(exist_ok=True)
+    sidecar.write_text(json.dumps({"sha256": hashlib.sha256(data).hexdigest(), "covered": covered, "failed": failed}))
+
+
+def test_an_account_that_failed_keeps_what_it_had(backends: Backends, folder: Path) -> None:
+    take(backends, arrive(folder, csv("a,S,r,1,1,1,1", "b,S,r,10,1,1,1")))
+    restated = csv("a,S,r,2,1,1,1")
+    cover(folder, restated, covered=["a"], failed=["b"])
+    take(backends, arrive(folder, restated))
+    assert amount(backends) == 12
+    assert backends.metadata.day_record(DAY).failed_accounts == ("b",)
+
+
+def test_a_sidecar_of_other_bytes_says_nothing(backends: Backends, folder: Path) -> None:
+    take(backends, arrive(folder, csv("a,S,r,1,1,1,1", "b,S,r,10,1,1,1")))
+    cover(folder, b"other bytes", covered=["a"], failed=["b"])
+    take(backends, arrive(folder, csv("a,S,r,2,1,1,1")))
+    assert amount(backends) == 2
+
+
+def test_older_than_retention_is_quarantined_and_says_so(tmp_path: Path, folder: Path) -> None:
+    settings = settings_for(tmp_path, folder).model_copy(update={"retention_days": 10})
+    short = opened(settings)
+    outcome = take(short, arrive(folder, csv("a,S,r,1,1,1,1")))
+    assert outcome.status == "quarantined"
+    reason = short.metadata.ingestions(limit=1).items[0].reason
+    assert reason is not None
+    assert reason.code == "retention"
+    assert "SPENDSCOPE_RETENTION_DAYS" in reason.message
+
+
+def test_only_a_header_is_a_complete_day_with_a_notice_when_there_was_money(backends: Backends, folder: Path) -> None:
+    take(backends, arrive(folder, csv("a,S,r,1,1,1,1")))
+    assert take(backends, arrive(folder, csv())).status == "done"
+    assert amount(backends) == 0
+    newest = backends.metadata.ingestions(limit=1).items[0]
+    assert newest.notice is not None
+    assert "now zero" in newest.notice
+    fresh = DAY + timedelta(days=1)
+    take(backends, arrive(folder, csv(), fresh))
+    assert amount(backends, day=fresh) == 0
+    assert backends.metadata.ingestions(limit=1).items[0].notice is None
+
+
+def test_a_file_whose_days_belong_to_another_is_held(backends: Backends, folder: Path) -> None:
+    import gzip
+
+    take(backends, arrive(folder, csv("a,S,r,1,1,1,1")))
+    take(backends, arrive(folder, gzip.compress(csv("a,S,r,9,9,9,9")), suffix=".csv.gz"))
+    newest = backends.metadata.ingestions(limit=1).items[0]
+    assert (newest.status, newest.held) == ("waiting", ("a",))
+    assert amount(backends) == 1
+    assert watch(backends).jobs == (), "a held file is known"
+
+
+def test_while_another_job_writes_the_day_this_one_waits(backends: Backends, folder: Path) -> None:
+    take(backends, arrive(folder, csv("a,S,r,1,1,1,1")))
+    record = backends.metadata.day_record(DAY)
+    marked = begin(record, "another", NOW, NOW + timedelta(minutes=1))
+    assert marked is not None
+    assert backends.metadata.put_day_record(marked)
+    key = arrive(folder, csv("a,S,r,2,1,1,1"))
+    with pytest.raises(Unavailable, match="another job"):
+        take(backends, key)
+    assert amount(backends) == 1
+    later = replace(backends, clock=lambda: NOW + timedelta(minutes=2))
+    assert take(later, key).status == "done", "a mark that ran out holds nobody"
+    assert amount(backends) == 2
+
+
+def test_a_file_replaced_while_it_is_read_is_superseded(backends: Backends, folder: Path) -> None:
+    arrive(folder, csv("a,S,r,1,1,1,1"))
+    (job,) = watch(backends).jobs
+    arrive(folder, csv("a,S,r,2,2,2,2"))
+    from app.ingest import ingest_object
+
+    assert ingest_object(backends, job.params, lambda *_: None).status == "superseded"
+    assert amount(backends) is None
+    (newer,) = watch(backends).jobs
+    assert newer.id != job.id
+
+
+def test_names_that_are_not_days_are_left_alone(backends: Backends, folder: Path) -> None:
+    for name in ("notes.txt", "2026-10-01.csv.bak", "2026-13-01.csv", "26-10-01.csv", "2026-10-01.CSV"):
+        (folder / name).write_bytes(csv("a,S,r,1,1,1,1"))
+        assert day_of(name) is None
+    found = watch(backends)
+    assert (found.jobs, found.ignored) == ((), 5)
+    with pytest.raises(InvalidInput, match=r"YYYY-MM-DD\.csv"):
+        take(backends, "notes.txt")
+    with pytest.raises(NotFound, match="2026-11-11"):
+        watch(backends, ["2026-11-11.csv"])
+
+
+def test_a_quarantined_version_is_read_once(backends: Backends, folder: Path) -> None:
+    key = arrive(folder, b"not,a,cost,file\n")
+    (job,) = watch(backends).jobs
+    assert take(backends, key).status == "quarantined"
+    backends.metadata.cancel(job.id, now=NOW)
+    assert watch(backends).jobs == ()
+    assert watch(backends).known == 1
