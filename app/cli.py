@@ -235,7 +235,7 @@ def print_costs(backends: Backends, asked: CostQuery, form: str) -> None:
     from app.api.costs import CostTable, costs_answer, csv_lines
 
     if form == "json":
-        say(costs_answer(backends, asked, limit=ALL_ROWS).json_text())
+        say(costs_answer(backends, asked, limit=ALL_ROWS).json_bytes().decode())
         return
     table = CostTable.of(backends, asked)
     if form == "csv":

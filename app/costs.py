@@ -19,7 +19,7 @@ from app.core.rollup import CostFrame
 class Freshness:
     """How far the figures of a range can be trusted.
 
-    `complete_through`: last day of the unbroken run of complete days. `updated`: when any figure last changed.
+    `complete_through`: last day of the unbroken run of complete days from the range's start. `updated`: when any figure last changed.
     `restating`: days that are being rewritten right now; their last verified figures are shown.
     """
 
@@ -58,7 +58,7 @@ class Ledgers:
             return tuple(day for day, found in inside.items() if found == status)
 
         return Freshness(
-            complete_through=self.coverage.complete_through,
+            complete_through=Coverage({}, inside).complete_through,
             settling=with_status("settling"),
             missing=with_status("missing"),
             quarantined=with_status("quarantined"),

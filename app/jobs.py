@@ -57,7 +57,7 @@ def _queued(backends: Backends, job: Job) -> Job:
     try:
         backends.queue.push(job)
     except Unavailable as error:
-        log.warning("Job %s is recorded and will be queued later: %s", job.id, error.message)
+        log.debug("Job %s is recorded and will be queued later: %s", job.id, error.message)
         return replace(job, message="Recorded. The queue does not answer; the job starts when it does.")
     return job
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -53,4 +57,20 @@ def _has_memory_disk() -> bool:
 def run_web(settings: Settings) -> None:
     """Serve until SIGTERM. Raises CannotStart for an address that cannot be used."""
     check_address(settings)
+    _count_together()
     Server(settings).run()
+
+
+def _count_together() -> None:
+    """Let the requests of all processes add up in /metrics: prometheus_client asks for this before its first import."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        return
+    directory, owner = tempfile.mkdtemp(prefix="spendscope-metrics-"), os.getpid()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+
+    def clear() -> None:
+        # Every process that was forked from this one ends here too.
+        if os.getpid() == owner:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(clear)

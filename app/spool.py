@@ -1,4 +1,7 @@
-"""The bytes of one source object on local disk: inflated, bounded, hashed. Its name never comes from the key."""
+"""The bytes of one source object on local disk: inflated, bounded, hashed. Its name never comes from the key.
+
+Reason codes: too_large, empty, not_gzip, gzip_corrupt, gzip_truncated.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,21 @@ import hashlib
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final
 
 from app.errors import Quarantined, Reason, Unavailable
 
-CHUNK: Final = 1 << 20
+CHUNK: Final = 2**20
 GZIP: Final = 31
 """zlib's window bits for a gzip stream with its header and CRC."""
+MAGIC: Final = b"\x1f\x8b"
+
+EXPANDS: Final = 200
+EXPANDS_FROM: Final = 16 * 2**20
+"""No cost file shrinks 200-fold: its keys differ. From 16 MiB on that is a bomb, and not inflated up to the limit."""
 
 
 @dataclass(frozen=True)
@@ -29,80 +37,118 @@ class Spooled:
 
 
 @contextmanager
-def spool(stream: BinaryIO, key: str, most_bytes: int) -> Iterator[Spooled]:
-    """Read a stream to its end into a temporary file that is gone after the block.
+def spool(stream: BinaryIO, key: str, most_bytes: int, *, directory: Path | None = None) -> Iterator[Spooled]:
+    """Read a stream to its end into a temporary file that is gone after the block; memory stays at a few MiB.
 
-    Raises Quarantined (`too_large`, `gzip_truncated`, `gzip_corrupt`) and Unavailable when the disk is full.
+    Raises Quarantined, and Unavailable when the disk cannot take it; what reading the stream raises passes through.
     """
-    with tempfile.NamedTemporaryFile(prefix="spendscope-", suffix=".csv") as file:
-        writing = _Writing(file.file, most_bytes)
-        raw = hashlib.sha256()
-        raw_size = 0
-        inflating = _Inflating(writing) if key.endswith(".gz") else None
-        try:
-            while chunk := stream.read(CHUNK):
-                raw.update(chunk)
-                raw_size += len(chunk)
-                (inflating or writing).write(chunk)
-            if inflating is not None:
-                inflating.finish(raw_size)
-            file.flush()
-        except OSError as error:
-            if error.errno in (28, 122):
-                raise Unavailable(
-                    "spool", f"The disk of {tempfile.gettempdir()} is full; free space and it goes on by itself."
-                ) from None
-            raise
-        yield Spooled(Path(file.name), raw.hexdigest(), writing.size, raw_size)
+    with _temporary(directory) as file:
+        target = _Target(file, most_bytes, directory)
+        taking: _Target | _Inflating = _Inflating(target) if key.endswith(".gz") else target
+        sha256, raw_size = hashlib.sha256(), 0
+        while chunk := stream.read(CHUNK):
+            sha256.update(chunk)
+            raw_size += len(chunk)
+            if raw_size > most_bytes:
+                raise _too_large(most_bytes)
+            taking.write(chunk)
+        taking.finish()
+        yield Spooled(Path(file.name), sha256.hexdigest(), target.size, raw_size)
 
 
-class _Writing:
-    def __init__(self, file: IO[bytes], most_bytes: int) -> None:
-        self.file = file
-        self.most_bytes = most_bytes
+def _temporary(directory: Path | None) -> AbstractContextManager[IO[bytes]]:
+    try:
+        # Unbuffered: closing a buffered file would try once more to write what did not fit.
+        return tempfile.NamedTemporaryFile(prefix="spendscope-", suffix=".csv", dir=directory, buffering=0)
+    except OSError as error:
+        raise _unavailable(error, directory) from error
+
+
+def _unavailable(error: OSError, directory: Path | None) -> Unavailable:
+    place = directory or tempfile.gettempdir()
+    return Unavailable("spool", f"{place} takes no more: {error.strerror}. Free space there and it goes on by itself.")
+
+
+def _too_large(most_bytes: int) -> Quarantined:
+    message = f"The file has more than {most_bytes:,} bytes. Split it or raise SPENDSCOPE_MAX_FILE_BYTES."
+    return Quarantined(Reason("too_large", message))
+
+
+class _Target:
+    """The local file, up to its limit."""
+
+    def __init__(self, file: IO[bytes], most_bytes: int, directory: Path | None) -> None:
+        self._file, self._most_bytes, self._directory = file, most_bytes, directory
         self.size = 0
 
     def write(self, data: bytes) -> None:
         self.size += len(data)
-        if self.size > self.most_bytes:
-            raise Quarantined(
-                Reason(
-                    "too_large",
-                    f"The file has more than {self.most_bytes:,} bytes of text. Split it or raise SPENDSCOPE_MAX_FILE_BYTES.",
-                )
-            )
-        self.file.write(data)
+        if self.size > self._most_bytes:
+            raise _too_large(self._most_bytes)
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[self._file.write(left) or 0 :]
+        except OSError as error:
+            raise _unavailable(error, self._directory) from error
+
+    def finish(self) -> None:
+        """Nothing is pending."""
 
 
 class _Inflating:
-    """gzip members one after another, at most one chunk of output at a time: a bomb is stopped where the limit is."""
+    """gzip members one after another; a chunk of output at a time, so that a bomb stops where a limit is."""
 
-    def __init__(self, target: _Writing) -> None:
-        self.target = target
-        self.member = zlib.decompressobj(GZIP)
-        self.begun = False
+    def __init__(self, target: _Target) -> None:
+        self._target = target
+        self._member = zlib.decompressobj(GZIP)
+        self._between = True
+        self._start = b""
+        self._read = 0
 
     def write(self, data: bytes) -> None:
+        self._read += len(data)
         while data:
-            if self.member.eof:
-                if not data.strip(b"\0"):
-                    return  # Padding after the last member.
-                self.member, self.begun = zlib.decompressobj(GZIP), False
-            self.begun = True
-            try:
-                self.target.write(self.member.decompress(data, CHUNK))
-                while not self.member.eof and self.member.unconsumed_tail:
-                    self.target.write(self.member.decompress(self.member.unconsumed_tail, CHUNK))
-            except zlib.error as error:
-                raise Quarantined(
-                    Reason("gzip_corrupt", f"The gzip stream is damaged ({error}). Upload the file again.")
-                ) from None
-            data = self.member.unused_data if self.member.eof else b""
+            data = self._begin(data) if self._between else self._inflate(data)
 
-    def finish(self, raw_size: int) -> None:
-        if raw_size == 0:
-            raise Quarantined(
-                Reason("empty", "The file has no bytes at all. A day without cost is a file with only a header.")
-            )
-        if not self.member.eof:
-            raise Quarantined(Reason("gzip_truncated", "The gzip stream ends in the middle. Upload the file again."))
+    def finish(self) -> None:
+        if not self._read:
+            message = "The file has no bytes at all. A day without cost is a file with only a header."
+            raise Quarantined(Reason("empty", message))
+        if self._start and self._start != MAGIC[: len(self._start)]:
+            raise _not_gzip(self._target.size)
+        if self._start or not self._between or not self._member.eof:
+            message = f"The gzip stream ends in the middle, after {self._target.size:,} bytes. Deliver the file again."
+            raise Quarantined(Reason("gzip_truncated", message))
+
+    def _begin(self, data: bytes) -> bytes:
+        """Start the next member; zeros after the last one are padding, as for gzip itself."""
+        start = self._start + (data if self._start or not self._member.eof else data.lstrip(b"\0"))
+        if len(start) < len(MAGIC):
+            self._start = start
+            return b""
+        if not start.startswith(MAGIC):
+            raise _not_gzip(self._target.size)
+        self._member, self._between, self._start = zlib.decompressobj(GZIP), False, b""
+        return start
+
+    def _inflate(self, data: bytes) -> bytes:
+        """One chunk of output; the input that is left."""
+        try:
+            self._target.write(self._member.decompress(data, CHUNK))
+        except zlib.error as error:
+            message = f"The gzip stream is damaged after {self._target.size:,} bytes ({error}). Deliver the file again."
+            raise Quarantined(Reason("gzip_corrupt", message)) from None
+        if self._target.size > max(EXPANDS_FROM, EXPANDS * self._read):
+            message = f"The file expands more than {EXPANDS}-fold: no cost file does. Deliver it without compression."
+            raise Quarantined(Reason("too_large", message))
+        self._between = self._member.eof
+        return self._member.unused_data if self._between else self._member.unconsumed_tail
+
+
+def _not_gzip(size: int) -> Quarantined:
+    if size:
+        message = f"After {size:,} inflated bytes something follows that is not gzip. Deliver the file again."
+        return Quarantined(Reason("gzip_corrupt", message))
+    message = "The name ends in .gz, but this is not gzip. Name it .csv, or compress it."
+    return Quarantined(Reason("not_gzip", message))

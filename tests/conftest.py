@@ -20,3 +20,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def backends(tmp_path: Path, folder: Path) -> Backends:
     return opened(settings_for(tmp_path, folder))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", default="4", help="Kill schedules of tests/workers/test_soak.py; `make soak` runs 50.")

@@ -1,7 +1,13 @@
 """The daily CSV (DESIGN §4): one day of charges as a file, taken whole or quarantined whole.
 
-A file is read twice at most. Arrow reads it fast and strictly; when it refuses, or a check on what it read says no, a
-plain reader goes through the file row by row, only to say which line, column and value are wrong.
+A file is read in pieces of whole rows, several at a time. Arrow splits the cells and counts distinct texts; quotes are
+checked before, and every number is looked at as text before Arrow may convert it. The first piece with a fault ends
+the reading, and only then is the line looked up.
+
+Reason codes: empty, too_large, not_csv, encoding, dialect, missing_column, duplicate_column, too_many_columns,
+truncated, quoting, row_length, row_too_long, field_too_long, empty_amount, not_a_number, too_many_decimals,
+too_large_amount, wrong_date, future_date, wrong_currency, not_a_flag, too_many_rows, cardinality, repeated_key,
+unreadable, coverage_unreadable. app.spool adds those of compression, app.ingest `retention` and `held`.
 """
 
 from __future__ import annotations
@@ -9,23 +15,28 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import json
-import mmap
 import re
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pcsv
+import pyarrow.csv as pacsv
+from numpy.typing import NDArray
 
-from app.core.amounts import total
-from app.core.charges import DEFAULTS, DIMENSIONS, MAY_BE_ABSENT, METRICS, Totals
+from app.core import amounts
+from app.core.charges import COSTS, DEFAULTS, DIMENSIONS, MAY_BE_ABSENT, METRICS, Totals
+from app.core.rollup import combined
 from app.errors import Quarantined, Reason
 
 EXACT: Final = pa.decimal128(38, 20)
@@ -53,38 +64,31 @@ PARSER: Final = 1
 """Version of these rules: a file quarantined by older ones is worth reading again."""
 
 REQUIRED: Final = ("service", "region", *METRICS)
-OPTIONAL: Final = (
-    "date",
-    "account",
-    "account_id",
-    "provider",
-    "charge_category",
-    "currency",
-    "estimated",
-    "usage_unit",
-)
-TEXTS: Final = (
-    "date",
-    "account",
-    "provider",
-    "service",
-    "region",
-    "charge_category",
-    "currency",
-    "estimated",
-    "usage_unit",
-)
-MOST: Final = Decimal("1e12")
-DECIMALS: Final = 20
-FUTURE: Final = timedelta(days=2)
-ESTIMATED: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
-BLOCK: Final = 4 << 20
-NUMBER: Final = re.compile(r"[ \t]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?[ \t]*", re.ASCII)
+TEXTS: Final = (*DIMENSIONS, "usage_unit")
+ALIASES: Final = {"account_id": "account"}
+KNOWN: Final = frozenset((*TEXTS, *METRICS, "date", "currency", "estimated", *ALIASES))
+
+EARLIEST: Final = date(2000, 1, 1)
+"""No cloud bill is older; what claims to be is a wrong date."""
+AHEAD: Final = timedelta(days=2)
+"""How far a file may be ahead of today (UTC): clocks differ, but the future has no cost."""
+
+COST_LIMIT: Final = 10**12
+"""A cost beyond this, either way, is a mistake in the file."""
+SUM_LIMIT: Final = 10**14
+"""Most of Σ|value| of a column, and of one usage quantity: sums in 64-bit integers (core.amounts) stay far from full."""
+
+FLAGS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+
+PIECE: Final = 8 * 2**20
+"""Bytes read at a time; a row longer than this is refused."""
+READERS: Final = 2
+"""Pieces read at a time: more than two wait for memory rather than for a processor."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Most bytes (after decompression), rows, distinct values of a text column, columns, and characters of a cell."""
+    """The most a file may have: inflated bytes, rows, distinct texts in a column, columns, bytes in a cell."""
 
     bytes: int
     rows: int
@@ -95,9 +99,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class ParsedDay:
-    """A day that can be taken. `table` has SCHEMA and is sorted by key; all-zero rows are left out and not counted.
+    """A file's charges in SCHEMA: one chunk, sorted by key (charges.DIMENSIONS), dictionaries sorted and all used.
 
-    `estimated` names the accounts with a row that is marked estimated.
+    A row whose amounts are all zero, or absent, equals no row: it is checked, then left out of `table`, `totals` and
+    `accounts`, and counted in `zero_rows`. `estimated` names accounts with a row marked so, zero or not.
     """
 
     day: date
@@ -106,424 +111,809 @@ class ParsedDay:
     accounts: Mapping[str, Totals]
     estimated: frozenset[str]
     ignored_columns: tuple[str, ...]
+    zero_rows: int = 0
 
 
-@dataclass(frozen=True)
-class _Expected:
-    day: date
-    currency: str
-    limits: Limits
+def parse(data: Path | bytes, *, day: date, currency: str, today: date, limits: Limits) -> ParsedDay:
+    """The charges of a day's file, given as path or bytes (not compressed). Raises Quarantined with what is wrong."""
+    _check_day(day, today)
+    with _opened(data) as file:
+        source = _Source(_as_utf8(file, limits), limits)
+        pieces = source.pieces()
+        layout = _layout(source, next(pieces), limits)
+        parts = _read_all(source, itertools.chain([layout.body], pieces), _Rules(layout, day, currency, limits))
+        return _Day(source, layout, day, limits, parts).parsed()
 
 
-def parse(path: Path, *, day: date, currency: str, today: date, limits: Limits) -> ParsedDay:
-    """Read a whole file. Raises Quarantined with the first thing that is wrong."""
-    if day > today + FUTURE:
-        refuse(
-            "future_date", f"{day} is more than 48 hours ahead of today, {today}. Correct the file's name or the clock."
-        )
-    text = _Text(path)
-    header = _header(text, limits)
-    table = _read(text, header, _Expected(day, currency, limits))
-    return _parsed(table, day, tuple(sorted(set(header) - {*REQUIRED, *OPTIONAL})))
+# --- what the file is ---------------------------------------------------------------------------------------------
 
 
-def refuse(
-    code: str, message: str, line: int | None = None, column: str | None = None, value: str | None = None
-) -> NoReturn:
-    raise Quarantined(
-        Reason(code, message, line, None if column is None else shown(column), None if value is None else shown(value))
-    )
+class _Fault(Exception):
+    """What is wrong in a piece: at a row of it (from 0, blank lines do not count), else at a byte of it."""
+
+    def __init__(
+        self, code: str, message: str, *, row: int | None = None, offset: int = 0, value: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code, self.message, self.value = code, message, value
+        self.row, self.offset = row, offset
+        self.column: str | None = None
 
 
-def shown(value: str) -> str:
-    """At most 80 characters that are safe on any page or terminal."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in value[:80])
+def _check_day(day: date, today: date) -> None:
+    if day > today + AHEAD:
+        message = f"{day} is more than 48 hours ahead of today, {today} (UTC). Correct the file's name or the clock."
+        raise Quarantined(Reason("future_date", message, value=str(day)))
+    if day < EARLIEST:
+        message = f"{day} is before {EARLIEST}; no cloud bill is that old. Correct the file's name."
+        raise Quarantined(Reason("wrong_date", message, value=str(day)))
 
 
-# --- bytes --------------------------------------------------------------------------------------------------------
+def _opened(data: Path | bytes) -> AbstractContextManager[BinaryIO]:
+    return io.BytesIO(data) if isinstance(data, bytes) else data.open("rb")
 
-_MAGIC: Final = (
+
+def _as_utf8(file: BinaryIO, limits: Limits) -> BinaryIO:
+    """The file at its first character; UTF-16 with a byte order mark is decoded in memory."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if size > limits.bytes:
+        raise _too_large(limits)
+    head = file.read(4096)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        file.seek(0)
+        file = _from_utf16(file, limits)
+        head = file.read(4096)
+    start = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+    _check_head(head[start:])
+    file.seek(start)
+    return file
+
+
+def _too_large(limits: Limits) -> Quarantined:
+    message = f"The file has more than {limits.bytes:,} bytes. Split it or raise SPENDSCOPE_MAX_FILE_BYTES."
+    return Quarantined(Reason("too_large", message))
+
+
+def _from_utf16(file: BinaryIO, limits: Limits) -> BinaryIO:
+    decoder, decoded = codecs.getincrementaldecoder("utf-16")(), io.BytesIO()
+    try:
+        while chunk := file.read(2**20):
+            decoded.write(decoder.decode(chunk).encode())
+            if decoded.tell() > limits.bytes:
+                raise _too_large(limits)
+        decoder.decode(b"", final=True)
+    except UnicodeError:
+        message = "The file has a UTF-16 byte order mark but is not UTF-16 text. Export it as UTF-8."
+        raise Quarantined(Reason("encoding", message)) from None
+    decoded.seek(0)
+    return decoded
+
+
+_FOREIGN: Final = (
     (b"\x89PNG", "a PNG picture"),
     (b"PK\x03\x04", "a ZIP archive or a spreadsheet"),
+    (b"PK\x05\x06", "a ZIP archive"),
+    (b"\xd0\xcf\x11\xe0", "an old spreadsheet"),
     (b"%PDF", "a PDF document"),
-    (b"\x1f\x8b", "compressed; name it .csv.gz, and compress it once"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x1f\x8b", "gzip: name it .csv.gz, and compress it once"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+    (b"BZh", "compressed with bzip2"),
+    (b"\xfd7zXZ", "compressed with xz"),
     (b"<", "HTML or XML"),
     (b"{", "JSON"),
     (b"[", "JSON"),
 )
 
 
-class _Text:
-    """UTF-8 text of a file, mapped; the byte order mark is skipped."""
+def _check_head(head: bytes) -> None:
+    """Refuse what is no CSV at all, by its first bytes."""
+    text = head.lstrip()
+    if not text:
+        raise Quarantined(Reason("empty", "The file is empty. A day without cost is a file with only a header."))
+    for magic, what in _FOREIGN:
+        if text.startswith(magic):
+            message = f"This is not a CSV file but {what}. Put the CSV there, plain or gzipped."
+            raise Quarantined(Reason("not_csv", message, 1, value=safe(_shown(text))))
 
-    def __init__(self, path: Path) -> None:
-        if not path.stat().st_size:
-            refuse("empty", "The file has no bytes at all. A day without cost is a file with only a header.")
-        # The mapping goes when the last view of it does: Arrow may hold one a little longer.
-        with path.open("rb") as file:
-            self.view: memoryview = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        self._check()
 
-    def _check(self) -> None:
-        start = bytes(self.view[:64])
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            self.view = memoryview(_from_utf16(bytes(self.view)))
-        elif start.startswith(codecs.BOM_UTF8):
-            self.view = self.view[3:]
-        start = bytes(self.view[:64]).lstrip()
-        for magic, what in _MAGIC:
-            if start.startswith(magic):
-                refuse("not_csv", f"This is not a CSV file but {what}.", 1)
-        self._check_text()
-        if self.view[-1] not in b"\r\n":
-            refuse(
-                "truncated",
-                "The last line has no line break: the file was cut off. Upload it again.",
-                value=self._last_line(),
-            )
+def safe(value: str) -> str:
+    """At most 80 characters that are harmless on any page or terminal."""
+    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in value[:80])
+    return shown if len(shown) <= 80 and len(value) <= 80 else shown[:79] + "…"
 
-    def _check_text(self) -> None:
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        for first in range(0, len(self.view), BLOCK):
-            block = bytes(self.view[first : first + BLOCK])
-            if b"\0" in block:
-                line = bytes(self.view[:first]).count(b"\n") + block[: block.index(b"\0")].count(b"\n") + 1
-                refuse(
-                    "encoding", "The file has NUL bytes: it is not UTF-8 text (UTF-16 needs a byte order mark).", line
-                )
+
+def _shown(data: bytes) -> str:
+    return data[:400].decode("utf-8", "replace")
+
+
+# --- pieces of whole rows -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Whole rows of the file; `offset` is where they start."""
+
+    offset: int
+    data: bytes
+
+
+class _Source:
+    """A seekable file of UTF-8, from its first character on."""
+
+    def __init__(self, file: BinaryIO, limits: Limits) -> None:
+        self._file, self._limits = file, limits
+        self._start = file.tell()
+
+    def pieces(self) -> Iterator[_Piece]:
+        """The file in order; every piece ends with a line break outside quotes, and its bytes are sound."""
+        offset, rest, last = self._start, b"", False
+        while not last:
+            chunk = self._file.read(PIECE)
+            data, last = rest + chunk, not chunk
             try:
-                decoder.decode(block, first + BLOCK >= len(self.view))
-            except UnicodeDecodeError as error:
-                line = bytes(self.view[:first]).count(b"\n") + block[: error.start].count(b"\n") + 1
-                refuse("encoding", f"Line {line} is not UTF-8 text ({error.reason}). Save the file as UTF-8.", line)
+                size = _sound_rows(data, last, self._limits)
+            except _Fault as fault:
+                raise self.quarantined(_Piece(offset, data), fault) from None
+            if size:
+                yield _Piece(offset, data[:size])
+            offset, rest = offset + size, data[size:]
 
-    def _last_line(self) -> str:
-        return bytes(self.view[-200:]).decode("utf-8", "replace").splitlines()[-1]
+    def again(self, offset: int, size: int) -> _Piece:
+        """The same bytes once more, to say where a fault is."""
+        self._file.seek(offset)
+        return _Piece(offset, self._file.read(size))
 
-    def lines(self) -> io.TextIOWrapper:
-        return io.TextIOWrapper(io.BytesIO(self.view), "utf-8", newline="")
+    def quarantined(self, piece: _Piece, fault: _Fault) -> Quarantined:
+        value = None if fault.value is None else safe(fault.value)
+        return Quarantined(Reason(fault.code, fault.message, self.line(piece, fault), fault.column, value))
+
+    def line(self, piece: _Piece, fault: _Fault) -> int:
+        before = self._line_breaks_before(piece.offset)
+        if fault.row is None:
+            return before + _line_breaks(piece.data[: fault.offset]) + 1
+        lines = (line for line, _ in _rows(piece.data))
+        return before + next(itertools.islice(lines, fault.row, None), 1)
+
+    def _line_breaks_before(self, offset: int) -> int:
+        self._file.seek(self._start)
+        left, breaks, after_return = offset - self._start, 0, False
+        while left and (chunk := self._file.read(min(left, PIECE))):
+            left -= len(chunk)
+            breaks += _line_breaks(chunk) - (after_return and chunk.startswith(b"\n"))
+            after_return = chunk.endswith(b"\r")
+        return breaks
 
 
-def _from_utf16(data: bytes) -> bytes:
+def _line_breaks(data: bytes) -> int:
+    return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+
+
+def _sound_rows(data: bytes, last: bool, limits: Limits) -> int:
+    """How many bytes are whole rows, checked; at the end of the file it must be all of them."""
+    size = _whole_rows(data, last)
+    _check_text(data[:size])
+    if last and size < len(data):
+        _check_text(data[size:], whole=False, offset=size)
+        raise _truncated(data, size)
+    if not size and len(data) >= PIECE:
+        raise _too_long(data, limits)
+    return size
+
+
+def _whole_rows(data: bytes, last: bool) -> int:
+    """How many bytes there are up to the last line break outside quotes. Raises _Fault where RFC 4180 is broken."""
+    end = _last_break(data, len(data), last)
+    if b'"' in data:
+        quotes = _quotes(data)
+        while end >= 0 and (before := int(np.searchsorted(quotes, end))) % 2:
+            end = _last_break(data, int(quotes[before - 1]), True)
+    return end + 1
+
+
+def _last_break(data: bytes, end: int, last: bool) -> int:
+    """Where the last line break before `end` is, -1 if none. A final CR may be half of a CRLF unless the file ends."""
+    after = end if last or not data.endswith(b"\r") else end - 1
+    return max(data.rfind(b"\n", 0, end), data.rfind(b"\r", 0, after))
+
+
+_BESIDE_QUOTE: Final = np.isin(np.arange(256), list(b',"\r\n'))
+
+
+def _quotes(data: bytes) -> NDArray[np.intp]:
+    """Where quotes are: each opens after a comma, a line break or the quote before, and closes before one of them.
+
+    Readers, Arrow's among them, make up cells where this is broken: a lost quote swallows the next row and its money.
+    """
+    each = np.frombuffer(data, np.uint8)
+    quotes = np.flatnonzero(each == ord('"'))
+    opening, closing = quotes[::2], quotes[1::2]
+    opens = _BESIDE_QUOTE[each[opening - 1]] | (opening == 0)
+    closes = _BESIDE_QUOTE[each[np.minimum(closing + 1, len(each) - 1)]]
+    wrong = np.concatenate([opening[~opens], closing[~closes]])
+    if len(wrong):
+        at = int(wrong.min())
+        message = 'A quote stands where no cell starts or ends. Quote the whole cell and write "" for a quote inside.'
+        raise _Fault("quoting", message, offset=at, value=_around(data, at))
+    return quotes
+
+
+def _around(data: bytes, at: int) -> str:
+    """What stands before and after, of the same line."""
+    before = data[max(at - 30, 0) : at]
+    return _shown(before[_last_break(before, len(before), True) + 1 :] + data[at : at + 30])
+
+
+def _check_text(data: bytes, *, whole: bool = True, offset: int = 0) -> None:
+    """Raise _Fault for NUL bytes and for what is not UTF-8; unless `whole`, a character may be cut off at the end."""
+    nul = data.find(b"\0")
+    if nul >= 0:
+        message = "The file has NUL bytes: it is damaged, or UTF-16 without a byte order mark. Export it as UTF-8."
+        raise _Fault("encoding", message, offset=offset + nul, value=_around(data, nul))
+    if data.isascii():
+        return
     try:
-        return data.decode("utf-16").encode()
-    except UnicodeError:
-        refuse("encoding", "The file has a UTF-16 byte order mark but is not UTF-16 text. Save it as UTF-8.", 1)
+        codecs.utf_8_decode(data, "strict", whole)
+    except UnicodeDecodeError as error:
+        message = f"The file is not UTF-8 ({error.reason}). Export it as UTF-8, or as UTF-16 with a byte order mark."
+        raise _Fault("encoding", message, offset=offset + error.start, value=_around(data, error.start)) from None
+
+
+def _truncated(data: bytes, size: int) -> _Fault:
+    rest = data[size:]
+    where = "inside a quoted cell" if rest.count(b'"') % 2 else "without a line break after its last row"
+    message = f"The file ends {where}: it was cut off, and nothing says how much is missing. Deliver it again."
+    return _Fault("truncated", message, offset=size, value=_shown(rest))
+
+
+def _too_long(data: bytes, limits: Limits) -> _Fault:
+    """A row longer than a piece: most often one cell, whose quote is never closed."""
+    _, row = next(_rows(data))
+    if row is None or any(len(cell.encode()) > limits.field for cell in row):
+        return _long_field(limits, _shown(data), row=0)
+    return _Fault("row_too_long", f"A row is longer than {PIECE:,} bytes.", row=0, value=_shown(data))
+
+
+def _long_field(limits: Limits, value: str, *, row: int | None = None) -> _Fault:
+    message = f"A cell is longer than {limits.field:,} bytes. Shorten it; or perhaps a quote is never closed."
+    return _Fault("field_too_long", message, row=row, value=value)
+
+
+def _rows(data: bytes) -> Iterator[tuple[int, list[str] | None]]:
+    """Each row with the line it starts on, from 1. Ends with None where a cell is too long for the csv module."""
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8", "replace", newline=""))
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield line, None
+            return
+        if row:
+            yield line, row
 
 
 # --- header -------------------------------------------------------------------------------------------------------
 
 
-def _header(text: _Text, limits: Limits) -> list[str]:
-    with_limit(limits.field)
-    start = io.TextIOWrapper(io.BytesIO(text.view[: 8 << 20]), "utf-8", "replace", newline="")
+@dataclass(frozen=True)
+class _Layout:
+    """Which column is where: known ones by this project's names, others by theirs. `body` is the rest of the piece."""
+
+    header: tuple[str, ...]
+    known: Mapping[int, str]
+    ignored: Mapping[int, str]
+    body: _Piece
+
+
+def _layout(source: _Source, first: _Piece, limits: Limits) -> _Layout:
     try:
-        names = next((row for row in csv.reader(start, strict=True) if row), [])
-    except csv.Error as error:
-        refuse("header", f"The header cannot be read: {error}.", 1)
-    if len(names) > limits.columns:
-        refuse("too_many_columns", f"The header has {len(names):,} columns; at most {limits.columns:,}.", 1)
-    _check_names(names)
-    return names
+        header, size = _header(first.data, limits)
+        _check_header(header, limits)
+    except _Fault as fault:
+        raise source.quarantined(first, fault) from None
+    known = {place: ALIASES.get(name, name) for place, name in enumerate(header) if name in KNOWN}
+    ignored = {place: name for place, name in enumerate(header) if name not in KNOWN}
+    return _Layout(tuple(header), known, ignored, _Piece(first.offset + size, first.data[size:]))
 
 
-def _check_names(names: list[str]) -> None:
-    for separator, what in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if len(names) < len(REQUIRED) and any(separator in name for name in names):
-            refuse(
-                "dialect", f"The columns are separated by {what}. Separate them by commas.", 1, value=",".join(names)
-            )
-    seen: dict[str, str] = {}
-    for name in names:
-        if name.casefold() in seen and name:
-            refuse(
-                "duplicate_column",
-                f"The column {name!r} is there twice ({seen[name.casefold()]!r}). Keep one.",
-                1,
-                name,
-                name,
-            )
-        seen[name.casefold()] = name
+def _header(data: bytes, limits: Limits) -> tuple[list[str], int]:
+    """The cells of the first row that is not blank, and how many bytes there are up to its end."""
+    taken: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in io.TextIOWrapper(io.BytesIO(data), "utf-8", newline=""):
+            taken.append(line)
+            yield line
+
+    try:
+        header: list[str] = next((row for row in csv.reader(lines()) if row), [])
+    except csv.Error:
+        raise _long_field(limits, "".join(taken)[:80]) from None
+    return header, len("".join(taken).encode())
+
+
+def _check_header(header: Sequence[str], limits: Limits) -> None:
+    if len(header) > limits.columns:
+        raise _Fault("too_many_columns", f"The file has {len(header):,} columns; {limits.columns:,} are the most.")
+    for name in header:
+        if len(name.encode()) > limits.field:
+            raise _long_field(limits, name)
+    _check_twice(header)
     for name in REQUIRED:
-        if name not in names:
-            refuse("missing_column", f"The column {name!r} is missing. Required are: {', '.join(REQUIRED)}.", 1, name)
-    if "account" in names and "account_id" in names:
-        refuse(
-            "duplicate_column", "Both 'account' and 'account_id' are there. Keep one.", 1, "account_id", "account_id"
+        if name not in header:
+            raise _missing(name, header)
+
+
+def _check_twice(header: Sequence[str]) -> None:
+    """Two columns for one thing: names that differ in case at most, or both names of the account."""
+    seen: dict[str, str] = {}
+    for name in filter(None, header):
+        meant = ALIASES.get(name.casefold(), name.casefold())
+        if meant in seen:
+            message = f"The columns {safe(seen[meant])!r} and {safe(name)!r} stand for the same. Keep one."
+            fault = _Fault("duplicate_column", message, value=name)
+            fault.column = safe(name)
+            raise fault
+        seen[meant] = name
+
+
+_DIALECTS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def _missing(name: str, header: Sequence[str]) -> _Fault:
+    for mark, what in _DIALECTS.items():
+        if len(header) < len(REQUIRED) and any(mark in each for each in header):
+            message = f"The columns are separated by {what}. Separate them by commas."
+            return _Fault("dialect", message, value=",".join(header))
+    close = [each for each in header if each.strip().casefold() == name]
+    hint = f" There is {safe(close[0])!r}, but names must match exactly." if close else ""
+    message = f"The column {name!r} is missing.{hint} Required are {', '.join(REQUIRED)}."
+    fault = _Fault("missing_column", message, value=",".join(header))
+    fault.column = name
+    return fault
+
+
+# --- columns ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Checked columns of one piece, by name: dictionaries of text, exact decimals, where a row is estimated."""
+
+    offset: int
+    size: int
+    rows: int
+    columns: dict[str, Any]
+
+
+class _Rules:
+    """How a piece becomes columns. Shared by threads: nothing in it changes."""
+
+    def __init__(self, layout: _Layout, day: date, currency: str, limits: Limits) -> None:
+        self._layout, self._day, self._currency, self.limits = layout, day, currency, limits
+        types = {str(place): pa.string() if name in METRICS else TEXT for place, name in layout.known.items()}
+        types |= {str(place): pa.binary() for place in layout.ignored}
+        self._converting = pacsv.ConvertOptions(
+            check_utf8=False, column_types=types, include_columns=list(types), strings_can_be_null=False
         )
 
+    def read(self, piece: _Piece) -> _Part:
+        """Raises _Fault with the first row that something is wrong with."""
+        cells = self._cells(piece.data)
+        columns: dict[str, Any] = {}
+        faults: list[_Fault] = []
+        for place, column in zip(cells.column_names, cells.columns, strict=True):
+            name = self._layout.known.get(int(place))
+            try:
+                values = self._column(name, _one(column))
+                if name is not None:
+                    columns[name] = values
+            except _Fault as fault:
+                fault.column = name or safe(self._layout.header[int(place)])
+                faults.append(fault)
+        if faults:
+            raise min(faults, key=lambda fault: fault.row or 0)
+        return _Part(piece.offset, len(piece.data), len(cells), columns)
 
-# --- the fast way -------------------------------------------------------------------------------------------------
+    def _cells(self, data: bytes) -> pa.Table:
+        # Arrow drops a U+FEFF that it meets first, and skips blank lines.
+        shielded = b"\n" + data if data.startswith(codecs.BOM_UTF8) else data
+        try:
+            return pacsv.read_csv(
+                pa.BufferReader(shielded),
+                read_options=pacsv.ReadOptions(
+                    use_threads=False,
+                    block_size=len(shielded) + 1,
+                    column_names=[str(place) for place in range(len(self._layout.header))],
+                ),
+                parse_options=pacsv.ParseOptions(newlines_in_values=b'"' in data),
+                convert_options=self._converting,
+            )
+        except pa.ArrowInvalid as error:
+            raise self._unequal_row(data, str(error)) from None
+
+    def _unequal_row(self, data: bytes, error: str) -> _Fault:
+        width = len(self._layout.header)
+        for number, (_, row) in enumerate(_rows(data)):
+            if row is None:
+                return _long_field(self.limits, "", row=number)
+            if len(row) != width:
+                message = f"The row has {len(row)} cells, the header has {width}."
+                return _Fault("row_length", message, row=number, value=",".join(row))
+        return _Fault("unreadable", f"The file cannot be read as CSV: {error[:200]}", row=0)
+
+    def _column(self, name: str | None, cells: Any) -> Any:
+        is_text = pa.types.is_dictionary(cells.type)
+        self._check_lengths(cells.dictionary if is_text else cells, cells if is_text else None)
+        if name in METRICS:
+            return _exact(name, cells)
+        if name == "estimated":
+            return _flags(cells)
+        if name == "date":
+            _check_texts(cells, self._date_fault)
+        if name == "currency":
+            _check_texts(cells, self._currency_fault)
+        return cells
+
+    def _check_lengths(self, values: Any, cells: Any) -> None:
+        lengths = pc.binary_length(values)
+        if (pc.max(lengths).as_py() or 0) > self.limits.field:
+            place = pc.index(pc.greater(lengths, self.limits.field), True).as_py()
+            row = place if cells is None else int(np.argmax(_codes(cells) == place))
+            raise _long_field(self.limits, _shown(values[place].as_buffer().to_pybytes()), row=row)
+
+    def _date_fault(self, text: str) -> tuple[str, str] | None:
+        if text in ("", str(self._day)):
+            return None
+        return "wrong_date", f"The row is of {safe(text)!r}, the file of {self._day}. A file holds one day: write that."
+
+    def _currency_fault(self, text: str) -> tuple[str, str] | None:
+        if text in ("", self._currency):
+            return None
+        return "wrong_currency", f"The currency is {safe(text)!r}; this deployment keeps {self._currency} only."
 
 
-def _read(text: _Text, header: list[str], expected: _Expected) -> pa.Table:
-    used = [name for name in header if name in REQUIRED or name in OPTIONAL]
-    types: dict[str, pa.DataType] = {name: EXACT if name in METRICS else TEXT for name in used}
-    if _line_breaks(text) > expected.limits.rows + 1:
-        _diagnose(text, header, expected, otherwise=None)
-    try:
-        table = pcsv.read_csv(
-            pa.BufferReader(pa.py_buffer(text.view)),
-            read_options=pcsv.ReadOptions(block_size=BLOCK),
-            parse_options=pcsv.ParseOptions(newlines_in_values=_has_quotes(text)),
-            convert_options=pcsv.ConvertOptions(
-                column_types=types, include_columns=used, strings_can_be_null=False, null_values=[""]
-            ),
-        )
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        _diagnose(text, header, expected, otherwise=str(error))
-    table = table.rename_columns(["account" if name == "account_id" else name for name in table.column_names])
-    table = table.unify_dictionaries().combine_chunks()
-    if not _is_good(table, expected):
-        _diagnose(text, header, expected, otherwise="a check failed")
-    return _with_defaults(table)
-
-
-def _line_breaks(text: _Text) -> int:
-    count = sum(bytes(text.view[at : at + BLOCK]).count(b"\n") for at in range(0, len(text.view), BLOCK))
-    return count or sum(bytes(text.view[at : at + BLOCK]).count(b"\r") for at in range(0, len(text.view), BLOCK))
-
-
-def _has_quotes(text: _Text) -> bool:
-    return any(b'"' in bytes(text.view[at : at + BLOCK]) for at in range(0, len(text.view), BLOCK))
-
-
-def _chunk(table: pa.Table, name: str) -> Any:
-    column = table[name]
+def _one(column: Any) -> Any:
+    """The one array that a block became."""
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
-def _values(table: pa.Table, name: str) -> list[str]:
-    values: list[str] = _chunk(table, name).dictionary.to_pylist()
-    return values
+def _codes(cells: Any) -> NDArray[np.int32]:
+    indices = cells.indices
+    if not len(indices):
+        return np.zeros(0, np.int32)
+    return np.frombuffer(indices.buffers()[1], np.int32, len(indices), 4 * indices.offset)
 
 
-def _is_good(table: pa.Table, expected: _Expected) -> bool:
-    if table.num_rows > expected.limits.rows:
+def _check_texts(cells: Any, fault: Callable[[str], tuple[str, str] | None]) -> None:
+    """Raise the fault of the first row whose text has one."""
+    texts = cells.dictionary.to_pylist()
+    found = {code: wrong for code, text in enumerate(texts) if (wrong := fault(text)) is not None}
+    if found:
+        row = int(np.argmax(np.isin(_codes(cells), list(found))))
+        code = int(_codes(cells)[row])
+        raise _Fault(*found[code], row=row, value=texts[code])
+
+
+def _flags(cells: Any) -> NDArray[np.bool_]:
+    _check_texts(cells, _flag_fault)
+    meant = [FLAGS[text.casefold()] for text in cells.dictionary.to_pylist()]
+    return np.array(meant or [False], np.bool_)[_codes(cells)]
+
+
+def _flag_fault(text: str) -> tuple[str, str] | None:
+    if text.casefold() in FLAGS:
+        return None
+    return "not_a_flag", f"{safe(text)!r} is neither true nor false. Write one of them, or nothing."
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+NUMBER: Final = re.compile(r"[ \t]*([+-]?)([0-9]*)(?:\.([0-9]*))?(?:[eE]([+-]?0*[0-9]{1,9}))?[ \t]*")
+"""Groups: sign, digits before and after the point, exponent. Blanks around it are nothing."""
+
+_SMALL_EXPONENT: Final = r"[eE]-[01]?[0-9]$"
+_SURE_DIGITS: Final = 18
+"""As many characters before the point cannot overflow decimal128(38, 20)."""
+
+
+def _exact(name: str, cells: Any) -> Any:
+    """The exact decimals of a column of text. Raises _Fault with the first row that is not a number in range."""
+    found = _converted(name, cells)
+    limit = COST_LIMIT if name in COSTS else SUM_LIMIT
+    # The high words are the values in steps of 0.18: only what is near the limit is compared exactly.
+    high = np.abs(_words(found)[:, 1])
+    for row in np.flatnonzero(high >= limit * 10**20 >> 64).tolist():
+        if abs(found[row].as_py()) > limit:
+            raise _Fault("too_large_amount", _large_message(name), row=row, value=cells[row].as_py())
+    return found
+
+
+def _large_message(name: str) -> str:
+    return f"{name} is beyond ±{COST_LIMIT if name in COSTS else SUM_LIMIT:,}: that is a mistake in the file."
+
+
+def _converted(name: str, cells: Any) -> Any:
+    if name == MAY_BE_ABSENT:
+        cells = pc.if_else(pc.equal(pc.binary_length(cells), 0), pa.scalar(None, cells.type), cells)
+    if _is_plain(cells):
+        try:
+            return cells.cast(EXACT)
+        except pa.ArrowInvalid:
+            pass
+    return pa.array([_decimal(name, text, row) for row, text in enumerate(cells.to_pylist())], EXACT)
+
+
+def _is_plain(cells: Any) -> bool:
+    """Whether Arrow's own conversion is right for every text of a column, or refuses it.
+
+    It wraps around without an error from 19 digits before the point on (5e18 becomes 1.6e18), and for exponents such
+    as 1e-2147483600 it reads outside its tables, which ends the process (seen with 26.0.1).
+    """
+    text = cells.buffers()[2]
+    letters = b"" if text is None else text.to_pybytes()
+    if (b"e" in letters or b"E" in letters) and not _has_small_exponents(cells):
         return False
-    for metric in METRICS:
-        column = table[metric]
-        if column.null_count and metric != MAY_BE_ABSENT:
-            return False
-        if table.num_rows and column.null_count < table.num_rows:
-            extremes = pc.min_max(column).as_py()
-            if max(-extremes["min"], extremes["max"]) > MOST:
-                return False
-    for name in TEXTS:
-        if name in table.column_names and not _text_is_good(name, _values(table, name), expected):
-            return False
-    return not _repeats(table)
+    length = pc.binary_length(cells)
+    if (pc.max(length).as_py() or 0) <= _SURE_DIGITS:
+        return True
+    point = pc.find_substring(cells, ".")
+    return bool(pc.max(pc.if_else(pc.less(point, 0), length, point)).as_py() <= _SURE_DIGITS)
 
 
-def _text_is_good(name: str, values: Sequence[str], expected: _Expected) -> bool:
-    if len(values) > expected.limits.series or any(len(value) > expected.limits.field for value in values):
-        return False
-    if name == "date":
-        return all(value in ("", str(expected.day)) for value in values)
-    if name == "currency":
-        return all(value in ("", expected.currency) for value in values)
-    return name != "estimated" or all(value.casefold() in ESTIMATED for value in values)
+def _has_small_exponents(cells: Any) -> bool:
+    every, small = (pc.sum(pc.match_substring_regex(cells, shape)).as_py() for shape in ("[eE]", _SMALL_EXPONENT))
+    return bool(every == small)
 
 
-def _codes(table: pa.Table, name: str) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """Codes and values of a text column with its default filled in."""
-    if name not in table.column_names:
-        return np.zeros(table.num_rows, np.int64), [DEFAULTS[name]]
-    position: dict[str, int] = {}
-    place = [position.setdefault(value or DEFAULTS.get(name, ""), len(position)) for value in _values(table, name)]
-    indices = np.asarray(_chunk(table, name).indices.to_numpy(zero_copy_only=False))
-    return np.array(place or [0], np.int64)[indices], list(position)
+def _decimal(name: str, text: str | None, row: int) -> Decimal | None:
+    """The exact value of a text, None for none. Raises _Fault."""
+    if text is None:
+        return None
+    found = NUMBER.fullmatch(text)
+    if found is None or not (found[2] or found[3]):
+        raise _no_number(name, text, row)
+    after = found[3] or ""
+    digits = (found[2] + after).lstrip("0")
+    power = int(found[4] or 0) - len(after)
+    power += len(digits) - len(digits := digits.rstrip("0"))
+    if not digits:
+        return Decimal(0)
+    if len(digits) + power > 15:
+        raise _Fault("too_large_amount", _large_message(name), row=row, value=text)
+    if power < -amounts.SCALE:
+        message = f"{name} has more than {amounts.SCALE} decimals. Round it there."
+        raise _Fault("too_many_decimals", message, row=row, value=text)
+    return Decimal(found[1] + digits).scaleb(power, amounts.EXACT)
 
 
-def _repeats(table: pa.Table) -> bool:
-    key = np.zeros(table.num_rows, np.int64)
-    width = 1
-    for name in DIMENSIONS:
-        codes, values = _codes(table, name)
-        size = max(len(values), 1)
-        if width * size >= 2**62:
-            key = np.unique(key, return_inverse=True)[1].astype(np.int64)
-            width = int(key.max(initial=0)) + 1
-        key, width = key * size + codes, width * size
-    key.sort()
-    return bool((key[1:] == key[:-1]).any())
+def _no_number(name: str, text: str, row: int) -> _Fault:
+    if not text:
+        return _Fault("empty_amount", f"{name} is empty. Write 0 when it is zero.", row=row, value="")
+    message = f"{name} is {safe(text)!r}, not a plain number such as -1234.5 or 1.5E-7."
+    return _Fault("not_a_number", message, row=row, value=text)
 
 
-def _with_defaults(table: pa.Table) -> pa.Table:
-    arrays = {}
-    for field in SCHEMA:
-        name = field.name
-        if name in METRICS:
-            arrays[name] = _chunk(table, name)
-        elif name == "estimated":
-            arrays[name] = _estimated(table)
-        elif name == "usage_unit" and name not in table.column_names:
-            arrays[name] = pa.DictionaryArray.from_arrays(pa.array(np.zeros(table.num_rows, np.int32)), pa.array([""]))
-        else:
-            codes, values = _codes(table, name)
-            arrays[name] = pa.DictionaryArray.from_arrays(
-                pa.array(codes.astype(np.int32)), pa.array(values, pa.string())
-            )
-    return pa.table(arrays, schema=SCHEMA)
+def _words(array: Any) -> NDArray[np.int64]:
+    """[row, 2] of decimals: the low and the high word; null is 0."""
+    if array.null_count:
+        array = array.fill_null(Decimal(0))
+    if not len(array):
+        return np.zeros((0, 2), np.int64)
+    return np.frombuffer(array.buffers()[1], "<i8", 2 * len(array), 16 * array.offset).reshape(-1, 2)
 
 
-def _estimated(table: pa.Table) -> Any:
-    if "estimated" not in table.column_names:
-        return pa.array(np.zeros(table.num_rows, np.bool_))
-    flags = np.array([ESTIMATED[value.casefold()] for value in _values(table, "estimated")] or [False])
-    return pa.array(flags[np.asarray(_chunk(table, "estimated").indices.to_numpy(zero_copy_only=False))])
+# --- pieces to a day ----------------------------------------------------------------------------------------------
 
 
-def _parsed(table: pa.Table, day: date, ignored: tuple[str, ...]) -> ParsedDay:
-    from app.core.columns import account_totals, columns_of, tidied
-
-    estimated = pc.unique(table.filter(table["estimated"])["account"].cast(pa.string())).to_pylist()
-    table = tidied(table)
-    accounts = account_totals(columns_of(day, table))
-    return ParsedDay(day, table, _sum(accounts), accounts, frozenset(estimated), ignored)
-
-
-def _sum(accounts: Mapping[str, Totals]) -> Totals:
-    parts = list(accounts.values())
-    blended = [part.blended_cost for part in parts]
-    return Totals(
-        rows=sum(part.rows for part in parts),
-        amortized_cost=total([part.amortized_cost for part in parts]),
-        blended_cost=None if None in blended else total([value for value in blended if value is not None]),
-        unblended_cost=total([part.unblended_cost for part in parts]),
-        usage_quantity=total([part.usage_quantity for part in parts]),
-    )
+def _read_all(source: _Source, pieces: Iterator[_Piece], rules: _Rules) -> list[_Part]:
+    parts: list[_Part] = []
+    rows = 0
+    with ThreadPoolExecutor(READERS, "daily-csv") as readers:
+        for piece, reading in _ahead(readers, pieces, rules.read):
+            try:
+                parts.append(reading.result())
+            except _Fault as fault:
+                raise source.quarantined(piece, fault) from None
+            rows += parts[-1].rows
+            if rows > rules.limits.rows:
+                raise _too_many_rows(rules.limits)
+    return parts
 
 
-# --- the careful way: only to say what is wrong -------------------------------------------------------------------
+def _too_many_rows(limits: Limits) -> Quarantined:
+    message = f"The file has more than {limits.rows:,} rows. Add them up, or raise SPENDSCOPE_MAX_FILE_ROWS."
+    return Quarantined(Reason("too_many_rows", message))
 
 
-def with_limit(characters: int) -> None:
-    csv.field_size_limit(characters)
-
-
-def _diagnose(text: _Text, header: list[str], expected: _Expected, *, otherwise: str | None) -> Any:
-    """Raise Quarantined with the first thing that is wrong; returns only when `otherwise` is None and nothing is."""
-    with_limit(expected.limits.field)
-    checking = _Checking(header, expected)
-    reader = csv.reader(text.lines(), strict=True)
-    line = 1
+def _ahead(
+    readers: ThreadPoolExecutor, pieces: Iterator[_Piece], read: Callable[[_Piece], _Part]
+) -> Iterator[tuple[_Piece, Future[_Part]]]:
+    """Readings in the order of the file, few at a time: that bounds the memory."""
+    waiting: deque[tuple[_Piece, Future[_Part]]] = deque()
+    fault: Quarantined | None = None
     try:
-        next((row for row in reader if row), None)
-        while True:
-            line = reader.line_num + 1
-            row = next(reader, None)
-            if row is None:
-                break
-            if row:
-                checking.row(line, row)
-    except csv.Error as error:
-        if "field larger" in str(error):
-            refuse("field_too_long", f"Line {line} has a cell of more than {expected.limits.field:,} characters.", line)
-        if "unexpected end" in str(error):
-            refuse(
-                "truncated", f"The quoted cell that begins in line {line} is never closed: the file was cut off.", line
-            )
-        refuse("quoting", f"Line {line} is not RFC 4180 ({error}).", line)
-    if otherwise is not None:
-        refuse("unreadable", f"The file cannot be read as CSV: {otherwise[:300]}")
-    return None
+        for piece in pieces:
+            if piece.data:
+                waiting.append((piece, readers.submit(read, piece)))
+            if len(waiting) > READERS:
+                yield waiting.popleft()
+    except Quarantined as found:
+        fault = found  # Rows before it may have one of their own, which comes first.
+    yield from waiting
+    if fault is not None:
+        raise fault
 
 
-class _Checking:
-    def __init__(self, header: list[str], expected: _Expected) -> None:
-        self.header = ["account" if name == "account_id" else name for name in header]
-        self.expected = expected
-        self.rows = 0
-        self.keys: dict[tuple[str, ...], int] = {}
-        self.distinct: dict[str, set[str]] = {name: set() for name in TEXTS if name in self.header}
+class _Day:
+    """All parts of a file, put together."""
 
-    def row(self, line: int, row: list[str]) -> None:
-        self.rows += 1
-        if self.rows > self.expected.limits.rows:
-            refuse(
-                "too_many_rows",
-                f"The file has more than {self.expected.limits.rows:,} rows. Raise SPENDSCOPE_MAX_FILE_ROWS.",
-                line,
-            )
-        if len(row) != len(self.header):
-            refuse("row_length", f"Line {line} has {len(row)} cells, the header {len(self.header)}.", line)
-        cells = dict(zip(self.header, row, strict=True))
-        for name, value in cells.items():
-            if len(value) > self.expected.limits.field:
-                refuse("field_too_long", f"Line {line} has a cell of {len(value):,} characters.", line, name, value)
-            if name in METRICS:
-                self._amount(line, name, value)
-            elif name in self.distinct:
-                self._text(line, name, value)
-        key = tuple(cells.get(name) or DEFAULTS[name] for name in DIMENSIONS)
-        first = self.keys.setdefault(key, line)
-        if first != line:
-            refuse(
-                "repeated_key",
-                f"Line {line} has the same provider, account, service, region and category as line {first}. Add them up into one row.",
-                line,
-                "service",
-                cells["service"],
-            )
+    def __init__(self, source: _Source, layout: _Layout, day: date, limits: Limits, parts: list[_Part]) -> None:
+        self._source, self._layout, self._day, self._limits, self._parts = source, layout, day, limits, parts
+        self._rows = sum(part.rows for part in parts)
 
-    def _amount(self, line: int, name: str, value: str) -> None:
-        if not value.strip(" \t"):
-            if name != MAY_BE_ABSENT or value:
-                refuse("empty_amount", f"Line {line} has no {name}. Write 0 when it is zero.", line, name, value)
-            return
-        if not NUMBER.fullmatch(value):
-            refuse("not_a_number", f"{name} in line {line} is not a plain decimal number.", line, name, value)
-        number = Decimal(value.strip(" \t"))
-        if abs(number) > MOST:
-            refuse("too_large_amount", f"{name} in line {line} is beyond ±1e12.", line, name, value)
-        exponent = number.as_tuple().exponent
-        if isinstance(exponent, int) and -exponent > DECIMALS and number != round(number, DECIMALS):
-            refuse("too_many_decimals", f"{name} in line {line} has more than {DECIMALS} decimals.", line, name, value)
+    def parsed(self) -> ParsedDay:
+        texts = {name: self._texts(name) for name in TEXTS}
+        numbers = {name: self._numbers(name) for name in METRICS}
+        flags = np.concatenate([np.zeros(0, np.bool_), *self._taken("estimated", np.zeros(self._rows, np.bool_))])
+        codes, accounts = texts["account"]
+        estimated = frozenset(accounts[code] for code in np.unique(codes[flags]).tolist())
+        chosen, zeros = self._order(texts), _zeros(numbers)
+        if zeros.any():
+            chosen = (np.arange(self._rows) if chosen is None else chosen)[~zeros if chosen is None else ~zeros[chosen]]
+        table = _table(texts, numbers, flags, chosen)
+        totals, by_account = _totals(table)
+        ignored = tuple(self._layout.ignored.values())
+        return ParsedDay(self._day, table, totals, by_account, estimated, ignored, int(zeros.sum()))
 
-    def _text(self, line: int, name: str, value: str) -> None:
-        seen = self.distinct[name]
-        seen.add(value)
-        if len(seen) > self.expected.limits.series:
-            refuse(
-                "cardinality",
-                f"{name} has more than {self.expected.limits.series:,} different values.",
-                line,
-                name,
-                value,
-            )
-        if name == "date" and value not in ("", str(self.expected.day)):
-            refuse(
-                "wrong_date",
-                f"Line {line} is of {shown(value)!r}, but the file is of {self.expected.day}.",
-                line,
-                name,
-                value,
-            )
-        if name == "currency" and value not in ("", self.expected.currency):
-            refuse(
-                "wrong_currency",
-                f"Line {line} is in {shown(value)!r}; this deployment is in {self.expected.currency}.",
-                line,
-                name,
-                value,
-            )
-        if name == "estimated" and value.casefold() not in ESTIMATED:
-            refuse("not_a_flag", f"estimated in line {line} is neither true nor false.", line, name, value)
+    def _taken(self, name: str, default: Any) -> list[Any]:
+        """The parts' arrays of a column, let go here; the default where the file has no such column."""
+        if name not in self._layout.known.values():
+            return [default]
+        return [part.columns.pop(name) for part in self._parts]
+
+    def _texts(self, name: str) -> tuple[NDArray[np.int32], list[str]]:
+        """Codes and sorted values of a text column, the default in place of nothing."""
+        default = DEFAULTS.get(name, "")
+        if name not in self._layout.known.values() or not self._rows:
+            return np.zeros(self._rows, np.int32), [default] if self._rows else []
+        chunks = pa.chunked_array(self._taken(name, None), TEXT).unify_dictionaries().chunks
+        texts = [text or default for text in chunks[0].dictionary.to_pylist()]
+        values = sorted(set(texts))
+        if len(values) > self._limits.series:
+            message = f"{name} has more than {self._limits.series:,} different values. Raise SPENDSCOPE_MAX_SERIES."
+            raise Quarantined(Reason("cardinality", message, column=name))
+        place = {text: code for code, text in enumerate(values)}
+        codes = np.array([place[text] for text in texts], np.int32)
+        return np.concatenate([codes[_codes(chunk)] for chunk in chunks]), values
+
+    def _numbers(self, name: str) -> Any:
+        array = pa.concat_arrays([pa.array([], EXACT), *self._taken(name, None)])
+        if np.abs(_words(array)[:, 1]).sum(dtype=np.float64) > SUM_LIMIT * 10**20 / 2**64:
+            message = f"{name} adds up to more than {SUM_LIMIT:,}: that is a mistake in the file."
+            raise Quarantined(Reason("too_large_amount", message, column=name))
+        return array
+
+    def _order(self, texts: Mapping[str, tuple[NDArray[np.int32], list[str]]]) -> NDArray[np.intp] | None:
+        """Rows in the order of their keys, None when they are. Raises Quarantined for a key that is there twice."""
+        codes, values = zip(*(texts[name] for name in DIMENSIONS), strict=True)
+        key, _ = combined(codes, [len(each) for each in values])
+        if (key[1:] > key[:-1]).all():
+            return None
+        order = np.argsort(key)
+        ordered = key[order]
+        same = ordered[1:] == ordered[:-1]
+        if same.any():
+            second = np.maximum(order[1:][same], order[:-1][same]).min()
+            first, second, *_ = np.flatnonzero(key == key[second]).tolist()
+            raise self._repeated(first, second, [each[1][each[0][second]] for each in (texts[n] for n in DIMENSIONS)])
+        return order
+
+    def _repeated(self, first: int, second: int, key: list[str]) -> Quarantined:
+        piece, fault = self._at(first)
+        message = (
+            f"The same {', '.join(DIMENSIONS[:-1])} and {DIMENSIONS[-1]} are in line {self._source.line(piece, fault)} "
+            "already. Add them up into one row, or tell them apart."
+        )
+        piece, fault = self._at(second)
+        fault.code, fault.message, fault.value = "repeated_key", message, ", ".join(key)
+        return self._source.quarantined(piece, fault)
+
+    def _at(self, row: int) -> tuple[_Piece, _Fault]:
+        for part in self._parts:
+            if row < part.rows:
+                return self._source.again(part.offset, part.size), _Fault("", "", row=row)
+            row -= part.rows
+        raise IndexError(row)
 
 
-# --- the sidecar --------------------------------------------------------------------------------------------------
+def _zeros(numbers: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Where a row's amounts are all zero or absent."""
+    some = [(words[:, 0] | words[:, 1]) != 0 for words in map(_words, numbers.values())]
+    return ~np.logical_or.reduce(some)
+
+
+def _table(
+    texts: dict[str, tuple[NDArray[np.int32], list[str]]],
+    numbers: dict[str, Any],
+    flags: NDArray[np.bool_],
+    chosen: NDArray[np.intp] | None,
+) -> pa.Table:
+    """The chosen rows in their order; what it is made of is let go column by column."""
+    rows = slice(None) if chosen is None else chosen
+    columns: dict[str, Any] = {"estimated": pa.array(flags[rows])}
+    for name in TEXTS:
+        codes, values = texts.pop(name)
+        columns[name] = _dictionary(codes[rows], values)
+    for name in METRICS:
+        array = numbers.pop(name)
+        columns[name] = array if chosen is None else array.take(pa.array(chosen))
+    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def _dictionary(codes: NDArray[np.int32], values: list[str]) -> Any:
+    used = np.bincount(codes, minlength=len(values)) > 0
+    if not used.all():
+        codes = (np.cumsum(used, dtype=np.int32) - np.int32(1))[codes]
+        values = list(itertools.compress(values, used.tolist()))
+    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(values, pa.string()))
+
+
+def _totals(table: pa.Table) -> tuple[Totals, dict[str, Totals]]:
+    """Exact sums of the file and of each account; `blended_cost` is None as soon as one row has none."""
+    whole = pc.ScalarAggregateOptions(skip_nulls=False)
+    wanted: list[Any] = [([], "count_all"), *((metric, "sum", whole) for metric in METRICS)]
+    sums = table.group_by("account", use_threads=False).aggregate(wanted)
+    columns = [sums["count_all"], *(sums[f"{metric}_sum"] for metric in METRICS)]
+    parts = [Totals(*values) for values in zip(*(column.to_pylist() for column in columns), strict=True)]
+    accounts = dict(sorted(zip(sums["account"].cast(pa.string()).to_pylist(), parts, strict=True)))
+    return _added(parts), accounts
+
+
+def _added(parts: Sequence[Totals]) -> Totals:
+    def of(metric: str) -> Decimal | None:
+        values = [part.of(metric) for part in parts]
+        present = [value for value in values if value is not None]
+        return amounts.total(present) if len(present) == len(values) else None
+
+    return Totals(sum(part.rows for part in parts), *(of(metric) for metric in METRICS))  # type: ignore[arg-type]
+
+
+# --- the coverage sidecar -----------------------------------------------------------------------------------------
 
 
 def sidecar(data: bytes, sha256: str) -> tuple[frozenset[str], frozenset[str]] | None:
-    """Accounts a file speaks for and accounts that failed; None when the sidecar is of other bytes."""
+    """Accounts that `coverage/YYYY-MM-DD.json` covers, and those that failed; None when it is about other bytes.
+
+    `covered_accounts` and `failed_accounts` are names too; without either, none failed. Raises Quarantined.
+    """
     try:
         found = json.loads(data)
-        if found["sha256"] != sha256:
-            return None
-        covered, failed = found["covered"], found.get("failed", found.get("failed_accounts", []))
-        if not all(isinstance(name, str) for names in (covered, failed) for name in names):
-            raise TypeError("accounts are texts")
-        return frozenset(covered), frozenset(failed)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        refuse("coverage_unreadable", f"The coverage file beside it cannot be read ({type(error).__name__}: {error}).")
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(f"it is not JSON ({str(error)[:80]})", getattr(error, "lineno", None)) from None
+    if not isinstance(found, dict) or not isinstance(found.get("sha256"), str):
+        raise _unreadable('it has no text "sha256"')
+    if found["sha256"].lower() != sha256.lower():
+        return None
+    covered, failed = _accounts(found, "covered"), _accounts(found, "failed")
+    if covered is None:
+        raise _unreadable('it has no list "covered"')
+    return covered, failed or frozenset()
+
+
+def _accounts(found: Mapping[str, Any], name: str) -> frozenset[str] | None:
+    values = found.get(name, found.get(f"{name}_accounts"))
+    if values is None:
+        return None
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise _unreadable(f'"{name}" is not a list of texts (an account number must be quoted to keep its zeros)')
+    return frozenset(value or DEFAULTS["account"] for value in values)
+
+
+def _unreadable(what: str, line: int | None = None) -> Quarantined:
+    message = f"The coverage file beside it cannot be used: {what}. Mend or remove it, then ingest again."
+    return Quarantined(Reason("coverage_unreadable", message, line))

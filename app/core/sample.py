@@ -466,7 +466,7 @@ class Organisation:
         """An event as far as the sample's days show it; None when they do not."""
         hidden = max((self.first_day - self.anchor).days - event.start, 0)
         room = (self.last_day - self.anchor).days - event.start + 1
-        daily = event.dollars[hidden : max(room, 0)]
+        daily = event.dollars[hidden:room]
         if not daily.any():
             return None
         incident = event.incident

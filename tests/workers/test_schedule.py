@@ -136,7 +136,6 @@ def test_an_outage_is_told_once_and_its_end_too(world: Backends, caplog: pytest.
         ("2026-11-24T12:34:56.9", 300, "2026-11-24T12:30:00"),
         ("2026-11-24T12:35:00", 300, "2026-11-24T12:35:00"),
         ("2026-11-24T23:59:59.999", 86400, "2026-11-24T00:00:00"),
-        ("2026-11-24T12:34:56", 7, "2026-11-24T12:34:50"),
     ],
 )
 def test_slots_are_counted_from_the_epoch(now: str, seconds: int, slot: str) -> None:
