@@ -12,7 +12,7 @@ from app.core.amounts import total as exact_total
 from app.core.ledger import LOOKBACK, Coverage, DayRecord, coverage
 from app.core.periods import EARLIEST, DateRange
 from app.core.query import CostQuery
-from app.core.rollup import CostFrame
+from app.core.rollup import CostFrame, Rollup
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Ledgers:
     records: dict[date, DayRecord]
     coverage: Coverage
     updated: datetime | None
+    version: int
 
     def freshness(self, days: DateRange) -> Freshness:
         inside = {day: self.coverage.days[day] for day in days if day in self.coverage.days}
@@ -73,16 +74,27 @@ def ask(backends: Backends, query: CostQuery) -> CostAnswer:
     frame = rollup.frame(query)
     ledgers = ledgers_of(backends)
     total = frame.total
-    if not backends.costs.exact and total is not None:
+    if not backends.costs.exact and total is not None and ledgers.version == rollup.version:
         total = _ledger_total(ledgers, query, total)
     return CostAnswer(
         frame=frame,
         total=total,
-        unit=backends.settings.currency if query.metric != "usage_quantity" else None,
+        unit=backends.settings.currency if query.metric != "usage_quantity" else _usage_unit(rollup, query),
         currency=backends.settings.currency,
         data_version=rollup.version,
         freshness=ledgers.freshness(query.range),
     )
+
+
+def _usage_unit(rollup: Rollup, query: CostQuery) -> str | None:
+    """The one unit of everything that is asked about; None when units are mixed or were never said."""
+    units = set(rollup.units(query).values())
+    return units.pop() if len(units) == 1 else None
+
+
+def usage_units(backends: Backends, query: CostQuery) -> dict[str, str | None]:
+    """Usage unit of each service under the query's service filter; None when it has several or none was said."""
+    return backends.costs.rollup().units(query)
 
 
 def state(backends: Backends) -> tuple[int, int, date]:
@@ -123,7 +135,7 @@ def ledgers_of(backends: Backends) -> Ledgers:
         ledgers: Ledgers = kept.ledgers
         return ledgers
     began = time.monotonic()
-    ledgers = _read_ledgers(backends, today)
+    ledgers = _read_ledgers(backends, version, today)
     now = time.monotonic()
     backends.memo["ledgers"] = _Kept((version, today), now + 4 * (now - began), ledgers)
     return ledgers
@@ -136,10 +148,10 @@ class _Kept:
     ledgers: Ledgers
 
 
-def _read_ledgers(backends: Backends, today: date) -> Ledgers:
+def _read_ledgers(backends: Backends, version: int, today: date) -> Ledgers:
     records = backends.metadata.day_records(EARLIEST, today + timedelta(days=3))
     if not records:
-        return Ledgers({}, Coverage({}, {}), None)
+        return Ledgers({}, Coverage({}, {}), None, version)
     days = DateRange(min(records), max(max(records) + timedelta(days=1), today))
     judged = coverage(
         records,
@@ -149,7 +161,7 @@ def _read_ledgers(backends: Backends, today: date) -> Ledgers:
         quarantined=backends.metadata.quarantined_days(days.start, days.end),
     )
     changes = [part.changed for record in records.values() for part in record.accounts.values()]
-    return Ledgers(records, judged, max(changes, default=None))
+    return Ledgers(records, judged, max(changes, default=None), version)
 
 
 def _ledger_total(ledgers: Ledgers, query: CostQuery, fallback: Decimal) -> Decimal | None:

@@ -42,6 +42,7 @@ def write_month(path: Path, month: Month, note: Mapping[str, Any] | None = None)
             "first": str(month.first),
             "days": [str(day) for day in month.days],
             "values": month.values,
+            "units": month.units,
             "grids": grids,
             "note": dict(note or {}),
             "bytes": blocks.size,
@@ -87,7 +88,8 @@ def open_month(path: Path, *, verify: bool = False) -> tuple[Month, dict[str, An
     )
     values = {name: tuple(texts) for name, texts in header["values"].items()}
     days = tuple(date.fromisoformat(day) for day in header["days"])
-    return Month(date.fromisoformat(header["first"]), days, values, grids), header["note"]
+    units = {service: tuple(found) for service, found in header["units"].items()}
+    return Month(date.fromisoformat(header["first"]), days, values, grids, units), header["note"]
 
 
 def _header(path: Path, mapped: mmap.mmap) -> tuple[dict[str, Any], int]:

@@ -234,7 +234,11 @@ class _Taking:
         )
         self.progress(2, STEPS, f"Writing {self.day}")
         charges = _of_accounts(parsed, decision.taken)
-        stored = self.backends.costs.replace(self.day, decision.replaced, charges)
+        try:
+            stored = self.backends.costs.replace(self.day, decision.replaced, charges)
+        except Quarantined:
+            self._give_up(before)
+            raise
         self._verify(stored, decision, parsed)
         self.progress(3, STEPS, f"Publishing {self.day}")
         if not self.backends.metadata.put_day_record(decision.record):
@@ -250,6 +254,13 @@ class _Taking:
         if marked is None or not metadata.put_day_record(marked):
             raise Unavailable("metadata", f"{self.day} is being written by another job; this one waits.", retry_after=2)
         return marked
+
+    def _give_up(self, marked: DayRecord) -> None:
+        """Lift the mark: the store wrote nothing, and nothing will be."""
+        lifted = replace(
+            marked, revision=marked.revision + 1, restating=False, restating_job=None, restating_until=None
+        )
+        self.backends.metadata.put_day_record(lifted)
 
     def _verify(self, stored: StoredDay, decision: Decision, parsed: ParsedDay) -> None:
         """What the store reads back must be what the file says (I1); nothing is shown as new before."""

@@ -104,15 +104,14 @@ class _Inflating:
         self._member = zlib.decompressobj(GZIP)
         self._between = True
         self._start = b""
-        self._read = 0
+        self._taken = 0
 
     def write(self, data: bytes) -> None:
-        self._read += len(data)
         while data:
             data = self._begin(data) if self._between else self._inflate(data)
 
     def finish(self) -> None:
-        if not self._read:
+        if not self._taken and not self._start:
             message = "The file has no bytes at all. A day without cost is a file with only a header."
             raise Quarantined(Reason("empty", message))
         if self._start and self._start != MAGIC[: len(self._start)]:
@@ -139,11 +138,19 @@ class _Inflating:
         except zlib.error as error:
             message = f"The gzip stream is damaged after {self._target.size:,} bytes ({error}). Deliver the file again."
             raise Quarantined(Reason("gzip_corrupt", message)) from None
-        if self._target.size > max(EXPANDS_FROM, EXPANDS * self._read):
-            message = f"The file expands more than {EXPANDS}-fold: no cost file does. Deliver it without compression."
-            raise Quarantined(Reason("too_large", message))
         self._between = self._member.eof
-        return self._member.unused_data if self._between else self._member.unconsumed_tail
+        left = self._member.unused_data if self._between else self._member.unconsumed_tail
+        self._taken += len(data) - len(left)
+        if self._target.size > max(EXPANDS_FROM, EXPANDS * self._taken):
+            raise self._bomb()
+        return left
+
+    def _bomb(self) -> Quarantined:
+        message = (
+            f"{self._taken:,} bytes expand to more than {self._target.size:,}. No cost file shrinks {EXPANDS}-fold; if "
+            "this one does, deliver it without compression."
+        )
+        return Quarantined(Reason("too_large", message))
 
 
 def _not_gzip(size: int) -> Quarantined:

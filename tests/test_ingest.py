@@ -12,7 +12,10 @@ import pytest
 
 from app.backends import Backends
 from app.core.ledger import begin
-from app.errors import InvalidInput, NotFound, Unavailable
+from app.core.periods import DateRange
+from app.core.query import CostQuery
+from app.costs import ask, usage_units
+from app.errors import InvalidInput, NotFound, Quarantined, Reason, Unavailable
 from app.ingest import day_of, watch
 from tests.arrivals import DAY, NOW, amount, arrive, csv, opened, settings_for, take
 
@@ -120,3 +123,28 @@ def test_a_quarantined_version_is_read_once(backends: Backends, folder: Path) ->
     backends.metadata.cancel(job.id, now=NOW)
     assert watch(backends).jobs == ()
     assert watch(backends).known == 1
+
+
+def test_a_usage_quantity_has_a_unit_only_where_it_is_one(backends: Backends, folder: Path) -> None:
+    header = "service,region,amortized_cost,blended_cost,unblended_cost,usage_quantity,usage_unit\n"
+    take(backends, arrive(folder, (header + "EC2,r,1,1,1,5,Hrs\nEC2,q,1,1,1,6,Hrs\nS3,r,1,1,1,7,GB-Mo\n").encode()))
+    asked = CostQuery(DateRange(DAY, DAY + timedelta(days=1)), metric="usage_quantity")
+    assert ask(backends, asked).unit is None
+    assert ask(backends, replace(asked, filters=(("service", ("EC2",)),))).unit == "Hrs"
+    assert usage_units(backends, asked) == {"EC2": "Hrs", "S3": "GB-Mo"}
+    assert ask(backends, asked.measured("amortized_cost")).unit == "USD"
+
+
+def test_a_day_the_store_cannot_keep_is_quarantined_and_free_again(backends: Backends, folder: Path) -> None:
+    class Refusing:
+        def __getattr__(self, name: str) -> object:
+            return getattr(backends.costs, name)
+
+        def replace(self, *_: object) -> object:
+            raise Quarantined(Reason("unstorable_text", "A service name ends in a backslash."))
+
+    take(backends, arrive(folder, csv("a,S,r,1,1,1,1")))
+    key = arrive(folder, csv("a,S\\,r,2,1,1,1"))
+    assert take(replace(backends, costs=Refusing()), key).status == "quarantined"  # type: ignore[arg-type]
+    assert not backends.metadata.day_record(DAY).restating
+    assert amount(backends) == 1

@@ -60,7 +60,19 @@ def columns_of(day: date, charges: pa.Table) -> DayColumns:
         codes={name: _codes(array) for name, array in texts.items()},
         amounts={metric: _amounts(_array(table, metric)) for metric in METRICS},
         absent=absent.to_numpy(zero_copy_only=False) if absent.true_count else None,
+        units=_units(texts["service"], _array(table, "usage_unit")),
     )
+
+
+def _units(services: Any, units: Any) -> dict[str, frozenset[str]]:
+    """Units that occur with each service."""
+    if units.null_count or not len(units):
+        return {}
+    names, words = services.dictionary.to_pylist(), units.dictionary.to_pylist()
+    found: dict[str, set[str]] = {}
+    for pair in np.unique(_codes(services).astype(np.int64) * len(words) + _codes(units)).tolist():
+        found.setdefault(names[pair // len(words)], set()).add(words[pair % len(words)])
+    return {service: frozenset(used) for service, used in found.items()}
 
 
 def account_totals(day: DayColumns) -> dict[str, Totals]:

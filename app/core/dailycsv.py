@@ -628,7 +628,7 @@ def _exact(name: str, cells: Any) -> Any:
     # The high words are the values in steps of 0.18: only what is near the limit is compared exactly.
     high = np.abs(_words(found)[:, 1])
     for row in np.flatnonzero(high >= limit * 10**20 >> 64).tolist():
-        if abs(found[row].as_py()) > limit:
+        if found[row].as_py().copy_abs() > limit:  # abs() would round to 28 digits
             raise _Fault("too_large_amount", _large_message(name), row=row, value=cells[row].as_py())
     return found
 
@@ -834,7 +834,7 @@ class _Day:
 def _zeros(numbers: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Where a row's amounts are all zero or absent."""
     some = [(words[:, 0] | words[:, 1]) != 0 for words in map(_words, numbers.values())]
-    return ~np.logical_or.reduce(some)
+    return np.asarray(~np.logical_or.reduce(some))
 
 
 def _table(

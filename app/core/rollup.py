@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from app.core.amounts import Amounts, zeros
 from app.core.charges import DIMENSIONS, MAY_BE_ABSENT, METRICS
-from app.core.periods import bucket_of
+from app.core.periods import DateRange, bucket_of
 from app.core.query import CostQuery
 
 SMALL_GRIDS: Final = (("service", "region"), ("account", "service"), ("account", "region"))
@@ -34,7 +34,8 @@ class DayColumns:
     """One day's charges as columns, whatever their order: what a month is rolled up from.
 
     `codes[dimension]` are positions in `values[dimension]`; `amounts[metric]` has one normalised value a charge;
-    `absent` marks the charges without a blended cost (None: all have one); their amount is 0.
+    `absent` marks the charges without a blended cost (None: all have one); their amount is 0. `units` has the usage
+    units of each service's charges, "" where a file said none.
     """
 
     day: date
@@ -42,6 +43,7 @@ class DayColumns:
     codes: Mapping[str, Codes]
     amounts: Mapping[str, Amounts]
     absent: NDArray[np.bool_] | None = None
+    units: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.amounts[METRICS[0]].shape[0]
@@ -57,6 +59,7 @@ class DayColumns:
             codes={name: codes[counts] for name, codes in self.codes.items()},
             amounts={metric: amounts.map(lambda part: part[counts]) for metric, amounts in self.amounts.items()},
             absent=None if self.absent is None else self.absent[counts],
+            units=self.units,
         )
 
     def nonzero(self) -> NDArray[np.bool_]:
@@ -108,12 +111,19 @@ class Grid:
 
 @dataclass(frozen=True)
 class Month:
-    """All grids of a calendar month. `days` are the days with accepted data, in order, also those without a charge."""
+    """All grids of a calendar month. `days` are the days with accepted data, in order, also those without a charge.
+
+    `units` has the usage units of each service's charges in the month.
+    """
 
     first: date
     days: tuple[date, ...]
     values: Mapping[str, tuple[str, ...]]
     grids: tuple[Grid, ...]
+    units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def touches(self, days: DateRange) -> bool:
+        return bool(self.days) and self.days[0] < days.end and days.start <= self.days[-1]
 
     def grid_for(self, dimensions: frozenset[str]) -> Grid:
         """The narrowest grid that has these dimensions."""
@@ -159,7 +169,7 @@ class Rollup:
         periods = _periods(query)
         gathered = _Gathered(len(periods))
         for month in self.months:
-            if month.days and month.days[0] < query.range.end and query.range.start <= month.days[-1]:
+            if month.touches(query.range):
                 _gather(month, query, periods, gathered)
         return gathered.frame(query, tuple(periods))
 
@@ -167,6 +177,17 @@ class Rollup:
         """Values of a dimension that occur under the query's other filters, largest cost first."""
         frame = self.frame(query.without(dimension).grouped(dimension).per("total"))
         return [(group[0], total) for group, total in zip(frame.groups, frame.group_totals, strict=True)]
+
+    def units(self, query: CostQuery) -> dict[str, str | None]:
+        """The usage unit of each service under the query's service filter; None when it has several or none."""
+        found: dict[str, set[str]] = {}
+        services = query.values("service")
+        for month in self.months:
+            if month.touches(query.range):
+                for service, units in month.units.items():
+                    if not services or service in services:
+                        found.setdefault(service, set()).update(units)
+        return {service: next(iter(units)) or None if len(units) == 1 else None for service, units in found.items()}
 
 
 def _periods(query: CostQuery) -> dict[date, int]:
@@ -353,7 +374,15 @@ def _built(base: Month | None, first: date, new: Sequence[DayColumns], kept: Map
         height=len(dates),
     )
     grids = [building.grid(names, base) for names in (DIMENSIONS, *SMALL_GRIDS)]
-    return Month(first, dates, values, tuple(grids))
+    return Month(first, dates, values, tuple(grids), _units(base if kept else None, new))
+
+
+def _units(base: Month | None, new: Sequence[DayColumns]) -> dict[str, tuple[str, ...]]:
+    found = {service: set(units) for service, units in base.units.items()} if base else {}
+    for day in new:
+        for service, units in day.units.items():
+            found.setdefault(service, set()).update(units)
+    return {service: tuple(sorted(units)) for service, units in sorted(found.items())}
 
 
 def _recoded(codes: Codes, values: Sequence[str], known: dict[str, int]) -> Codes:

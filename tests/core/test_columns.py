@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.charges import DIMENSIONS, METRICS, Totals
@@ -36,6 +36,7 @@ def cut(whole: pa.Table, points: list[int]) -> pa.Table:
     return pa.concat_tables([whole.slice(a, b - a) for a, b in itertools.pairwise(edges)])
 
 
+@settings(deadline=None)
 @given(st.dictionaries(keys, rows, max_size=12), cut_points)
 def test_totals_are_those_of_adding_up(charges: Charges, points: list[int]) -> None:
     found = columns_of(DAY, tidied(cut(table(charges), points)))
@@ -43,6 +44,7 @@ def test_totals_are_those_of_adding_up(charges: Charges, points: list[int]) -> N
     assert from_texts(as_texts(totals_of(charges))) == totals_of(charges)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(keys, rows, max_size=12), st.randoms(), cut_points)
 def test_a_tidied_table_does_not_depend_on_how_it_came(charges: Charges, draw: Any, points: list[int]) -> None:
     mixed = list(charges.items())
@@ -53,6 +55,7 @@ def test_a_tidied_table_does_not_depend_on_how_it_came(charges: Charges, draw: A
     assert charges_of(one) == sorted(counting(charges).items())
 
 
+@settings(deadline=None)
 @given(st.dictionaries(keys, rows, min_size=1, max_size=12))
 def test_narrow_decimals_are_the_same_charges(charges: Charges) -> None:
     tidy = tidied(table(charges))

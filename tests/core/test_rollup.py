@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.amounts import from_decimals
@@ -62,6 +62,7 @@ def answers(month: Month, query: CostQuery) -> dict[tuple[str, ...], Decimal | N
     return dict(zip(frame.groups, frame.group_totals, strict=True))
 
 
+@settings(deadline=None)
 @given(
     history=st.lists(
         st.tuples(st.sampled_from(SOME_DAYS), st.dictionaries(keys, rows, max_size=6)), min_size=1, max_size=8
@@ -82,6 +83,7 @@ def test_any_history_answers_as_adding_up_does(
     assert_answers(True, Rollup(1, [month]).frame(query), oracle)
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(keys, rows, max_size=6), min_size=2, max_size=4), st.data())
 def test_days_may_come_in_any_order_and_together(days: list[Charges], data: st.DataObject) -> None:
     built = [columns(day, charges.items()) for day, charges in zip(SOME_DAYS, days, strict=False)]
@@ -96,6 +98,7 @@ def test_days_may_come_in_any_order_and_together(days: list[Charges], data: st.D
         assert answers(single, query) == answers(together, query)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(keys, st.tuples(amounts, amounts, amounts, amounts)), max_size=20))
 def test_charges_with_one_key_are_added(charges: list[Any]) -> None:
     month = month_with(None, OCTOBER, [columns(OCTOBER, charges)])
@@ -193,6 +196,7 @@ def test_so_many_values_that_a_plain_key_would_overflow() -> None:
     assert len(np.unique(found)) == size
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-(2**62), 2**62), st.integers(0, 3)), max_size=8))
 def test_sums_by_place_are_exact_where_floats_are_not(pairs: list[tuple[int, int]]) -> None:
     array = np.array([value // 8 for value, _ in pairs], np.int64)
@@ -251,6 +255,7 @@ def test_threads_may_ask_one_rollup_at_once() -> None:
     assert wrong == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(keys, rows, max_size=6), max_size=4))
 def test_a_file_gives_the_month_back(tmp_path_factory: pytest.TempPathFactory, days: list[Charges]) -> None:
     month = month_with(None, OCTOBER, [columns(day, of.items()) for day, of in zip(SOME_DAYS, days, strict=False)])
