@@ -15,8 +15,8 @@ TEXTS: Final = ("search", "pathname", "hash", "href")
 """Properties of the address: text or nothing. Dash's own page router trusts that."""
 
 
-def guard(server: Flask, callback_map: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse bodies that no callback of this app would send. A page from before an update is told to load again."""
+def limit(server: Flask) -> None:
+    """Refuse other methods and large bodies before anything reads them."""
 
     def check() -> Response | None:
         if request.path != PATH:
@@ -25,10 +25,27 @@ def guard(server: Flask, callback_map: Mapping[str, Mapping[str, Any]]) -> None:
             return problems.problem(405, "method_not_allowed", f"{PATH} takes POST only.")
         if (request.content_length or 0) > MOST_BYTES:
             return problems.problem(413, "too_large", f"The body is over {MOST_BYTES:,} bytes.")
-        wrong = fault(request.get_json(silent=True), callback_map)
+        request.max_content_length = MOST_BYTES
+        return None
+
+    server.before_request(check)
+
+
+def guard(server: Flask, callback_map: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse bodies that no callback of this app would send. A page from before an update is told to load again."""
+
+    def check() -> Response | None:
+        wrong = fault(_body(), callback_map) if request.path == PATH else None
         return problems.problem(400, "bad_request", f"{wrong} Load the page again.") if wrong else None
 
     server.before_request(check)
+
+
+def _body() -> object:
+    try:
+        return request.get_json(silent=True)
+    except RecursionError:
+        return None
 
 
 def fault(body: object, callback_map: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -99,7 +99,8 @@ def usage_units(backends: Backends, query: CostQuery) -> dict[str, str | None]:
 
 def state(backends: Backends) -> tuple[int, int, date]:
     """What every answer depends on beside the question: answers to equal questions in equal states are equal."""
-    return backends.costs.rollup().version, backends.metadata.ledger_version(), backends.today()
+    # The ledger as answers see it, which may be a moment older than the stored one.
+    return backends.costs.rollup().version, ledgers_of(backends).version, backends.today()
 
 
 def dimension_values(backends: Backends, dimension: str, query: CostQuery) -> list[tuple[str, Decimal | None]]:
@@ -131,7 +132,8 @@ def ledgers_of(backends: Backends) -> Ledgers:
     """The whole ledger, read again only when it changed, and at most one fifth of the time while it keeps changing."""
     version, today = backends.metadata.ledger_version(), backends.today()
     kept = backends.memo.get("ledgers")
-    if kept is not None and (kept.key == (version, today) or time.monotonic() < kept.good_until):
+    fresh = kept is not None and (kept.key[0] == version or time.monotonic() < kept.good_until)
+    if kept is not None and fresh and kept.key[1] == today:
         ledgers: Ledgers = kept.ledgers
         return ledgers
     began = time.monotonic()

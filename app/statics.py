@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-import brotli
+import brotli  # type: ignore[import-untyped]
 from flask import Flask, Response, request
 
 PREFIXES: Final = ("/assets/", "/_dash-component-suites/")
@@ -22,14 +22,22 @@ def compress_statics(server: Flask) -> None:
     def compress(response: Response) -> Response:
         if not request.path.startswith(PREFIXES) or response.status_code != 200 or request.method != "GET":
             return response
-        # In memory, so that the file is closed with the response.
-        response.direct_passthrough = False
-        plain = response.get_data()
-        if response.mimetype in COMPRESSIBLE and len(plain) > WORTH_IT and "br" in request.accept_encodings:
+        plain = _read(response)
+        if response.mimetype in COMPRESSIBLE and len(plain) > WORTH_IT and request.accept_encodings["br"] > 0:
             _encode(response, plain, kept)
         return response
 
     server.after_request(compress)
+
+
+def _read(response: Response) -> bytes:
+    """Its bytes; a file it streams from is closed at once."""
+    stream = response.response
+    response.direct_passthrough = False
+    plain = response.get_data()
+    if stream is not None and hasattr(stream, "close"):
+        stream.close()
+    return plain
 
 
 def _encode(response: Response, plain: bytes, kept: dict[bytes, bytes]) -> None:

@@ -64,6 +64,7 @@ def _server(backends: Backends) -> Flask:
     )
     server.register_blueprint(blueprint())
     server.register_error_handler(SpendscopeError, problems.of_spendscope)
+    callbacks.limit(server)
     kept = answers.Answers(backends.settings.cache_megabytes * MEGABYTE)
     answers.keep_answers(server, kept, lambda: costs.state(backends), _is_pure)
     server.extensions["spendscope-answers"] = kept

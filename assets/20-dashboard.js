@@ -206,9 +206,10 @@
     };
   }
 
+  /** The space after the name keeps chosen names apart for those who hear them. */
   function option([value, cost]) {
     const span = (text, className) => ({ namespace: "dash_html_components", type: "Span", props: { children: text, className } });
-    return { value, search: value, title: value, label: [span(value, "option-name"), span(cost, "option-cost")] };
+    return { value, search: value, title: value, label: [span(value + " ", "option-name"), span(cost, "option-cost")] };
   }
 
   /** The date fields follow the address; as they are inputs of `sync` they cannot be its outputs through the server. */

@@ -114,7 +114,7 @@ def _charges(places: np.ndarray, costs: np.ndarray, accounts: list[str]) -> Any:
 
 
 def _plain(pa: Any, table: Any, day: date) -> Any:
-    columns: dict[str, Any] = {"date": pa.array([day] * len(table), pa.timestamp("s"))}
+    columns: dict[str, Any] = {"date": pa.array([day] * len(table), pa.date32()).cast(pa.timestamp("s"))}
     for name in ("account", "service", "region"):
         columns[name] = table[name]
     for name in ("amortized_cost", "blended_cost", "unblended_cost", "usage_quantity"):

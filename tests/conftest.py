@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, settings
 from app.backends import Backends
 from tests.arrivals import opened, settings_for
 
-
 # A loaded machine is slow, not wrong; contract classes run one property on several adapters.
 settings.register_profile("spendscope", deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 settings.load_profile("spendscope")

@@ -59,9 +59,10 @@ class Amounts:
 
     def decimals(self) -> list[Decimal]:
         """Each value of a one-dimensional array."""
-        low = np.zeros(self.shape, np.int64) if self.low is None else self.low
-        parts = zip(self.high.tolist(), self.middle.tolist(), low.tolist(), strict=True)
-        return [exact(h * LIMB * LIMB + m * LIMB + lo) for h, m, lo in parts]
+        low = [0] * len(self.high) if self.low is None else self.low.tolist()
+        parts = zip(self.high.tolist(), self.middle.tolist(), low, strict=True)
+        square = LIMB * LIMB
+        return [Decimal(h * square + m * LIMB + lo).scaleb(-SCALE, EXACT) for h, m, lo in parts]
 
     def normalised(self) -> Amounts:
         """The same values with 0 ≤ middle, low < 10⁸ again, as after a sum; parts as small as they can be."""

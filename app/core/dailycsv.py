@@ -292,10 +292,9 @@ def _line_breaks(data: bytes) -> int:
 
 def _sound_rows(data: bytes, last: bool, limits: Limits) -> int:
     """How many bytes are whole rows, checked; at the end of the file it must be all of them."""
+    _check_text(data)
     size = _whole_rows(data, last)
-    _check_text(data[:size])
     if last and size < len(data):
-        _check_text(data[size:], whole=False, offset=size)
         raise _truncated(data, size)
     if not size and len(data) >= PIECE:
         raise _too_long(data, limits)
@@ -345,19 +344,19 @@ def _around(data: bytes, at: int) -> str:
     return _shown(before[_last_break(before, len(before), True) + 1 :] + data[at : at + 30])
 
 
-def _check_text(data: bytes, *, whole: bool = True, offset: int = 0) -> None:
-    """Raise _Fault for NUL bytes and for what is not UTF-8; unless `whole`, a character may be cut off at the end."""
+def _check_text(data: bytes) -> None:
+    """Raise _Fault for NUL bytes and for what is not UTF-8; a character may be cut off at the end."""
     nul = data.find(b"\0")
     if nul >= 0:
         message = "The file has NUL bytes: it is damaged, or UTF-16 without a byte order mark. Export it as UTF-8."
-        raise _Fault("encoding", message, offset=offset + nul, value=_around(data, nul))
+        raise _Fault("encoding", message, offset=nul, value=_around(data, nul))
     if data.isascii():
         return
     try:
-        codecs.utf_8_decode(data, "strict", whole)
+        codecs.utf_8_decode(data, "strict", False)
     except UnicodeDecodeError as error:
         message = f"The file is not UTF-8 ({error.reason}). Export it as UTF-8, or as UTF-16 with a byte order mark."
-        raise _Fault("encoding", message, offset=offset + error.start, value=_around(data, error.start)) from None
+        raise _Fault("encoding", message, offset=error.start, value=_around(data, error.start)) from None
 
 
 def _truncated(data: bytes, size: int) -> _Fault:

@@ -219,6 +219,14 @@ class _Gathered:
         self.days: list[date] = []
         self.ingested = np.zeros(periods, np.bool_)
 
+    def places(self, groups: Sequence[tuple[str, ...]]) -> NDArray[np.intp]:
+        """Row of each group; new ones get the next."""
+        known = self.position
+        if not known:
+            known.update(zip(groups, range(len(groups)), strict=True))
+            return np.arange(len(groups), dtype=np.intp)
+        return np.array([known.setdefault(group, len(known)) for group in groups], np.intp)
+
     def frame(self, query: CostQuery, periods: tuple[date, ...]) -> CostFrame:
         if not query.group_by:
             self.position.setdefault((), 0)
@@ -254,9 +262,14 @@ def _largest_first(
     amounts: Amounts, lacking: Sequence[bool], groups: Sequence[tuple[str, ...]], shown: Sequence[int]
 ) -> list[int]:
     """The shown groups by exact amount, equal ones by name; those without an amount last."""
-    high, middle = amounts.high.tolist(), amounts.middle.tolist()
-    low = [0] * len(groups) if amounts.low is None else amounts.low.tolist()
-    return sorted(shown, key=lambda i: (lacking[i], -high[i], -middle[i], -low[i], groups[i]))
+    at = np.array(shown, np.intp)
+    low = np.zeros_like(amounts.high) if amounts.low is None else amounts.low
+    keys = np.stack([np.array(lacking, np.int64), -amounts.high, -amounts.middle, -low])[:, at]
+    order = np.lexsort(keys[::-1])
+    if not (np.diff(keys[:, order], axis=1) == 0).all(axis=0).any():
+        return [shown[i] for i in order.tolist()]
+    columns: list[list[int]] = keys.T.tolist()
+    return [shown[i] for i in sorted(range(len(shown)), key=lambda i: (columns[i], groups[shown[i]]))]
 
 
 def _add_part(part: _Part, sums: Amounts, present: NDArray[np.bool_], absent: NDArray[np.bool_]) -> None:
@@ -283,7 +296,7 @@ def _gather(month: Month, query: CostQuery, periods: Mapping[date, int], gathere
     if not (grid.width if chosen is None else len(chosen)):
         return
     groups, order, starts = _grouped(month, grid, query.group_by, chosen)
-    where = np.array([gathered.position.setdefault(group, len(gathered.position)) for group in groups], np.intp)
+    where = gathered.places(groups)
     day_rows = slice(rows[0], rows[-1] + 1)
     bucket_starts = [i for i, column in enumerate(columns) if i == 0 or column != columns[i - 1]]
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.figures.theme import Figure, Floats, days_axis, escaped, money_axis, rounded
+from app.figures.theme import Figure, Floats, band, days_axis, escaped, money_axis, rounded
 
 LINES: Final = {
     "amortized_cost": {"color": "--c0", "width": 2.5, "dash": "solid"},
@@ -29,8 +29,9 @@ def lines(
     granularity: str,
     prefix: str,
     short: Callable[[float], str],
+    settling: Sequence[date] = (),
 ) -> Figure:
-    """A line for each cost type that is available."""
+    """A line for each cost type that is available; a line can't be hatched, so settling days lie on a band."""
     axis = days_axis(periods, granularity)
     data = [
         {
@@ -44,6 +45,7 @@ def lines(
         "hovermode": "x unified",
         "xaxis": {"type": "date", "hoverformat": "%a %-d %b %Y", "nticks": 5, "tickformat": "%-d %b"},
         "yaxis": money_axis(prefix),
+        "shapes": [band(day) for day in settling],
         "margin": {"l": 52, "r": 12, "t": 14, "b": 28},
     }
     _cut_spike(layout, values, periods, short)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,34 +20,69 @@ class Cells:
     """`amounts` is [service, region], NaN where there was no charge; largest first on both sides.
 
     `bars` are the regions' amounts within the service filter, so they add up to what the rest of the page shows.
+    `by_service` and `by_region` have every value's amount under the filter on the other side, largest first.
     """
 
     services: tuple[str, ...]
     regions: tuple[str, ...]
     amounts: Floats
     bars: Floats
+    by_service: dict[str, float]
+    by_region: dict[str, float]
 
 
-def cells(frame: CostFrame, services: Collection[str]) -> Cells:
-    """From a frame grouped by service and region over one period; `services` is the service filter, empty for all."""
-    of_service: dict[str, float] = {}
-    of_region: dict[str, float] = {}
-    bars: dict[str, float] = {}
+def cells(frame: CostFrame, services: Collection[str], regions: Collection[str]) -> Cells:
+    """From a frame grouped by service and region over one period; the filters are empty for all."""
+    every_service: dict[str, float] = {}
+    every_region: dict[str, float] = {}
+    by_service: dict[str, float] = {}
+    by_region: dict[str, float] = {}
     amounts = frame.amounts[:, 0].tolist() if len(frame.groups) else []
     for (service, region), amount in zip(frame.groups, amounts, strict=True):
-        of_service[service] = of_service.get(service, 0.0) + amount
-        of_region[region] = of_region.get(region, 0.0) + amount
+        every_service[service] = every_service.get(service, 0.0) + amount
+        every_region[region] = every_region.get(region, 0.0) + amount
+        if not regions or region in regions:
+            by_service[service] = by_service.get(service, 0.0) + amount
         if not services or service in services:
-            bars[region] = bars.get(region, 0.0) + amount
-    order = bars if services else of_region
-    regions = tuple(sorted(of_region, key=lambda name: (-order.get(name, 0.0), -of_region[name], name)))[:MOST_REGIONS]
-    rows = tuple(sorted(of_service, key=lambda name: (name not in services, -of_service[name], name)))[:MOST_SERVICES]
-    found = np.full((len(rows), len(regions)), np.nan)
-    row_of, column_of = {name: i for i, name in enumerate(rows)}, {name: i for i, name in enumerate(regions)}
+            by_region[region] = by_region.get(region, 0.0) + amount
+    # What is chosen is always there, and the page without these filters around it.
+    rows = [name for name in services if name in every_service] + [
+        n for n in _largest(every_service) if n not in services
+    ]
+    columns = list(by_region := _sorted(by_region)) + [name for name in _largest(every_region) if name not in by_region]
+    shown = Cells(
+        tuple(rows[:MOST_SERVICES]),
+        tuple(columns[:MOST_REGIONS]),
+        np.full((0, 0), np.nan),
+        np.zeros(0),
+        _sorted(by_service),
+        by_region,
+    )
+    return replace(
+        shown, amounts=_table(frame, amounts, shown), bars=np.array([by_region.get(n, np.nan) for n in shown.regions])
+    )
+
+
+def _table(frame: CostFrame, amounts: Sequence[float], shown: Cells) -> Floats:
+    row_of = {name: row for row, name in enumerate(shown.services)}
+    column_of = {name: column for column, name in enumerate(shown.regions)}
+    found = np.full((len(row_of), len(column_of)), np.nan)
     for (service, region), amount in zip(frame.groups, amounts, strict=True):
         if service in row_of and region in column_of:
             found[row_of[service], column_of[region]] = amount
-    return Cells(rows, regions, found, np.array([bars.get(name, np.nan) for name in regions]))
+    return found
+
+
+def _sorted(values: dict[str, float]) -> dict[str, float]:
+    return {name: values[name] for name in _largest(values)}
+
+
+def _largest(values: dict[str, float]) -> list[str]:
+    """Names by amount; unknown ones last."""
+    return sorted(
+        values,
+        key=lambda name: (values[name] != values[name], -values[name] if values[name] == values[name] else 0, name),
+    )
 
 
 def per_region(

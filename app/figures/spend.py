@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
-import numpy as np
-
-from app.core.periods import DAY
 from app.core.rollup import CostFrame
-from app.figures.theme import MUTED, OTHER, Figure, Floats, days_axis, escaped, hole, money_axis, rounded
+from app.figures.theme import MUTED, OTHER, Figure, Floats, band, days_axis, escaped, money_axis, rounded
 
 SHOWN: Final = 6
 """Series in a stack; the others are one more, "Other"."""
@@ -77,10 +74,10 @@ def daily(
         "xaxis": _time_axis(frame),
         "yaxis": money_axis(prefix),
         "meta": {"settling": list(settling), "zoom": frame.query.granularity == "daily"},
-        "shapes": _holes(unknown),
+        "shapes": [band(day) for day in unknown],
         "margin": {"l": 52, "r": 8, "t": 22, "b": 28},
     }
-    if settling:
+    if settling and frame.query.granularity == "daily":
         layout["annotations"] = [_settling_note(frame, settling)]
     return {"data": data, "layout": layout}
 
@@ -105,14 +102,9 @@ def _time_axis(frame: CostFrame) -> dict[str, Any]:
 
 
 def _settling_note(frame: CostFrame, settling: Sequence[int]) -> dict[str, Any]:
-    sums = np.nan_to_num(frame.amounts[:, list(settling)]).clip(min=0).sum(axis=0)
+    last = settling[-1]
     return {
-        "text": "Settling", "x": frame.periods[settling[-1]].isoformat(), "y": round(float(sums.max(initial=0)), 2),
-        "xanchor": "right" if settling[-1] > len(frame.periods) / 2 else "left", "xshift": 8, "yshift": 10,
-        "showarrow": False, "font": {"size": 11},
+        "text": "Settling", "x": frame.periods[last].isoformat(), "yref": "paper", "y": 1, "yanchor": "bottom",
+        "xanchor": "right" if last > len(frame.periods) / 2 else "left", "xshift": 8, "showarrow": False,
+        "font": {"size": 11},
     }  # fmt: skip
-
-
-def _holes(unknown: Sequence[date]) -> list[dict[str, Any]]:
-    # A bar is centred on its midnight.
-    return [hole(f"{day - DAY} 12:00", f"{day} 12:00") for day in unknown]

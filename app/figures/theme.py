@@ -13,6 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from app.core.periods import DAY
+
 Figure = dict[str, Any]
 Floats = NDArray[np.float64]
 
@@ -23,16 +25,20 @@ MUTED: Final = "--muted"
 DAY_MILLISECONDS: Final = 86_400_000
 
 
-def colours(values: Sequence[str], ranks: Mapping[str, int]) -> dict[str, str]:
+def colours(values: Sequence[str], ranks: Mapping[str, int], shown: int = 7) -> dict[str, str]:
     """A colour for each value, the same in every view: its rank over the whole history decides, not today's order.
 
-    Values of a later rank take what is left, in order; beyond eight there is only the colour of "Other".
+    Among the first `shown`, which stand side by side, values of a later rank take what is left. What follows keeps
+    its own colour where that is free, and else has the colour of "Other".
     """
-    found = {value: SLOTS[ranks[value]] for value in values if ranks.get(value, len(SLOTS)) < len(SLOTS)}
+    own = {value: SLOTS[ranks[value]] for value in values if ranks.get(value, len(SLOTS)) < len(SLOTS)}
+    found = {value: own[value] for value in values[:shown] if value in own}
     free = [slot for slot in SLOTS if slot not in found.values()]
-    for value in values:
+    for value in values[:shown]:
         if value not in found:
             found[value] = free.pop(0) if free else OTHER
+    for value in values[shown:]:
+        found[value] = own[value] if own.get(value) in free else OTHER
     return found
 
 
@@ -83,9 +89,9 @@ def money_axis(prefix: str) -> dict[str, Any]:
     }
 
 
-def hole(x0: float | str, x1: float | str) -> dict[str, Any]:
-    """A grey band over days without data."""
+def band(day: date) -> dict[str, Any]:
+    """A grey band over a day. Bars and points lie on midnight, so the band is centred there."""
     return {
-        "type": "rect", "xref": "x", "yref": "paper", "x0": x0, "x1": x1, "y0": 0, "y1": 1,
+        "type": "rect", "xref": "x", "yref": "paper", "x0": f"{day - DAY} 12:00", "x1": f"{day} 12:00", "y0": 0, "y1": 1,
         "fillcolor": "--hole", "line": {"width": 0}, "layer": "below",
     }  # fmt: skip

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import lru_cache
 from typing import Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote_plus, urlencode
 
 from app.core.charges import COSTS, DEFAULT_METRIC
 from app.core.periods import DateRange, day_from, preset
@@ -69,17 +70,17 @@ class Address:
 
     def search(self) -> str:
         """The canonical query string, `""` for the default view."""
-        pairs: list[tuple[str, str]] = []
+        parts: list[str] = []
         if self.period is None:
-            pairs += [("start", str(self.days.start)), ("end", str(self.days.end))]
+            parts += [f"start={self.days.start}", f"end={self.days.end}"]
         elif self.period != DEFAULT_PERIOD:
-            pairs.append(("period", self.period))
+            parts.append(f"period={quoted(self.period)}")
         if self.metric != DEFAULT_METRIC:
-            pairs.append(("metric", self.metric))
+            parts.append(f"metric={self.metric}")
         if self.group_by:
-            pairs.append(("group_by", self.group_by))
-        pairs += [(level, value) for level in LEVELS for value in self.values(level)]
-        return "?" + urlencode(pairs) if pairs else ""
+            parts.append(f"group_by={self.group_by}")
+        parts += [f"{level}={quoted(value)}" for level in LEVELS for value in self.values(level)]
+        return "?" + "&".join(parts) if parts else ""
 
     def href(self) -> str:
         """A link to this view from anywhere."""
@@ -102,6 +103,11 @@ class Address:
 
     def on(self, days: DateRange) -> Address:
         return replace(self, period=None, days=days)
+
+
+@lru_cache(maxsize=4096)
+def quoted(text: str) -> str:
+    return quote_plus(text)
 
 
 def read(search: str, today: date) -> Address:

@@ -138,7 +138,7 @@ def _panels() -> html.Div:
             _panel("Top 5 Services & Regions", "top", 4, html.Ol(id=Ids.TOP, className="top"), note_id=Ids.TOP_NOTE),
             _panel(
                 "Cost per Region", "regions", 8,
-                parts.chart("regions", height=640, note_id=Ids.REGION_NOTE, min_width=620), note_id=Ids.REGION_NOTE,
+                parts.chart("regions", height=690, note_id=Ids.REGION_NOTE, min_width=740), note_id=Ids.REGION_NOTE,
             ),
             html.Div(
                 [
@@ -154,7 +154,7 @@ def _panels() -> html.Div:
                 ],
                 className="stack span-4",
             ),
-            _panel("Breakdown", "breakdown", 12, html.Div(id=Ids.BREAKDOWN, className="table-scroll", tabIndex=0, role="region",
+            _panel("Breakdown", "breakdown", 12, html.Div(id=Ids.BREAKDOWN, className="table-scroll", tabIndex=0, role="group",
                    **attributes(aria_labelledby="breakdown-title")), aside=csv),
         ],
         id=Ids.PANELS,

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlencode
-
-import numpy as np
 
 from app.core.amounts import text as exact_text
 from app.core.periods import DateRange
 from app.figures import comparison, regions, spend, usage
 from app.figures.theme import Figure, colours
 from app.pages.address import LEVELS, PERIODS, Address
-from app.pages.view import Amount, View, unsettled
+from app.pages.view import Amount, View
 from app.ui import parts, words
 from app.ui import tags as html
 from app.ui.tags import attributes
@@ -58,7 +57,7 @@ def daily_figure(view: View) -> Figure:
     if view.before is not None and view.granularity == "daily" and view.comparison:
         before = (
             f"{view.comparison.days_before.start:%-d %b} – {view.comparison.days_before.last:%-d %b}",
-            view.before.amounts[0],
+            view.before,
         )
     return spend.daily(
         view.spend.frame,
@@ -74,7 +73,7 @@ def daily_figure(view: View) -> Figure:
 def region_figure(view: View) -> Figure:
     chosen = {level: view.address.values(level) for level in ("service", "region")}
     return regions.per_region(
-        regions.cells(view.cells, chosen["service"]),
+        view.grid,
         prefix=words.symbol(view.currency),
         short=short(view),
         chosen=chosen,
@@ -89,6 +88,7 @@ def comparison_figure(view: View) -> Figure:
         granularity=view.granularity,
         prefix=words.symbol(view.currency),
         short=short(view),
+        settling=[view.spend.frame.periods[i] for i in view.settling] if view.granularity == "daily" else [],
     )
 
 
@@ -105,22 +105,24 @@ def usage_figure(view: View) -> Figure:
 def usage_rows(view: View) -> list[usage.Usage]:
     """The groups that cost most; quantities of different units cannot be ranked."""
     row_of = {group: row for row, group in enumerate(view.usage.groups)}
-    return [
-        usage.Usage(
-            group[0],
-            _usage_label(view, view.usage.group_totals[row_of[group]], cost),
-            view.colours[group[0]],
-            view.usage.amounts[row_of[group]],
-        )
-        for group, cost in zip(view.spend.frame.groups, view.spend.frame.group_totals, strict=True)
-        if group in row_of
-    ][: usage.MOST]
+    costs = zip(view.spend.frame.groups, view.spend.frame.group_totals, strict=True)
+    largest = islice(((group, cost) for group, cost in costs if group in row_of), usage.MOST)
+    return [_usage_row(view, group[0], row_of[group], cost) for group, cost in largest]
 
 
-def _usage_label(view: View, used: Amount, cost: Amount) -> str:
+def _usage_row(view: View, name: str, row: int, cost: Amount) -> usage.Usage:
+    label = _usage_label(view, name, view.usage.group_totals[row], cost)
+    return usage.Usage(name, label, view.colours[name], view.usage.amounts[row])
+
+
+def _usage_label(view: View, name: str, used: Amount, cost: Amount) -> str:
+    """Without one unit there is no price for one of it."""
+    unit = view.units.get(name)
+    if unit in (None, "N/A"):  # Cost Explorer's word for several units
+        return f"{words.quantity(used)} · unit not known"
     if not used or cost is None or cost < 0:
-        return f"{words.quantity(used)} units"
-    return f"{words.quantity(used)} units · {_unit_price(cost / used, words.symbol(view.currency))} each"
+        return f"{words.quantity(used)} {unit}"
+    return f"{words.quantity(used)} {unit} · {_unit_price(cost / used, words.symbol(view.currency))} each"
 
 
 def _unit_price(price: Decimal, symbol: str) -> str:
@@ -235,7 +237,7 @@ def total(view: View) -> list[Children]:
 
 def _total_kpi(view: View) -> Children:
     value = view.spend.total
-    trend = parts.sparkline(_daily_totals(view))
+    trend = _trend(view, _daily_totals(view))
     compared = view.comparison
     extra = parts.delta(compared.now, compared.before, view.currency) if compared else None
     exact = None if value is None else f"{view.currency} {exact_text(value)}"
@@ -251,6 +253,12 @@ def _daily_totals(view: View) -> list[float | None]:
     return values
 
 
+def _trend(view: View, values: Sequence[float | None]) -> Children:
+    """Without the days that still settle: unfinished days would look like a fall."""
+    end = view.settling[0] if view.settling and view.settling[-1] == len(values) - 1 else len(values)
+    return parts.sparkline(values[:end])
+
+
 def _total_detail(view: View) -> str:
     compared = view.comparison
     if view.spend.total is None:
@@ -260,31 +268,18 @@ def _total_detail(view: View) -> str:
             else "No data in this period"
         )
     if compared is None:
-        return "No complete days to compare with"
+        return "No comparison: too few complete days before this period"
     left_out = f", {compared.left_out} left out" if compared.left_out else ""
     return f"vs {short(view)(compared.before)} in {words.day_range(compared.days_before)} ({compared.days} complete days{left_out})"
 
 
 def _average_kpi(view: View) -> Children:
-    open_days = unsettled(view.freshness)
-    complete = [day for day in view.spend.frame.days if day not in open_days]
-    count = len(complete)
-    value = None
-    if view.comparison and view.comparison.now is not None and view.comparison.days == count:
-        value = view.comparison.now / count
-    elif count and view.granularity == "daily":
-        value = Decimal(repr(float(np.nansum(_known_total(view, complete))))) / count
-    open_count = len(view.spend.frame.days) - count
-    detail = words.counted(count, "complete day") + (f", {open_count} still settling" if open_count else "")
-    return parts.kpi(
-        "Average per complete day", short(view)(value), detail, exact=None if value is None else money(view)(value)
-    )
-
-
-def _known_total(view: View, days: Sequence[date]) -> Any:
-    wanted = frozenset(days)
-    columns = [i for i, period in enumerate(view.spend.frame.periods) if period in wanted]
-    return view.spend.frame.amounts[:, columns]
+    count, total = view.complete
+    value = total / count if count and total is not None else None
+    left = len(view.spend.frame.days) - count
+    detail = words.counted(count, "complete day") + (f", {left} not yet complete" if left else "")
+    exact = None if value is None else money(view)(value)
+    return parts.kpi("Average per complete day", short(view)(value), detail, exact=exact)
 
 
 def _mover_kpis(view: View) -> list[Children]:
@@ -377,12 +372,20 @@ def legend(view: View) -> list[Children]:
     if view.before is not None and view.comparison and view.granularity == "daily":
         found.append(
             html.Span(
-                [html.Span(className="dotted"), words.counted(len(view.before.periods), "day") + " before"],
+                [html.Span(className="dotted"), words.counted(len(view.before), "day") + " before"],
                 className="key",
             )
         )
     if view.settling:
-        found.append(html.Span([html.Span(className="swatch hatch"), "Settling"], className="key"))
+        found.append(
+            html.Span(
+                [
+                    html.Span(className="swatch hatch"),
+                    "Settling" if view.granularity == "daily" else "Settling or cut off",
+                ],
+                className="key",
+            )
+        )
     if view.unknown:
         found.append(html.Span([html.Span(className="swatch hole"), "No data"], className="key"))
     return found
@@ -422,9 +425,8 @@ def _top_row(view: View, group: tuple[str, ...], amount: Amount, largest: float,
 
 
 def region_note(view: View) -> list[Children]:
-    frame = view.cells
-    shown = regions.cells(frame, view.address.values("service"))
-    count = len({group[1] for group in frame.groups})
+    shown = view.grid
+    count = len({group[1] for group in view.cells.groups})
     more = f"; the largest {len(shown.regions)} of {count} regions" if count > len(shown.regions) else ""
     largest = f"{shown.regions[0]} is the largest with {short(view)(float(shown.bars[0]))}." if shown.regions else ""
     return parts.note(f"Which services make up each region{more}. Darker is higher (log scale)", largest)
@@ -506,7 +508,7 @@ def _row(view: View, row: int) -> html.Element:
     return html.Tr(
         [
             html.Th([parts.swatch(view.colours[value]), name], scope="row"),
-            html.Td(parts.sparkline(frame.amounts[row].tolist()), className="trend"),
+            html.Td(_trend(view, frame.amounts[row].tolist()), className="trend"),
             *_cells(
                 view,
                 amount,
@@ -538,7 +540,7 @@ def _rest_row(view: View, rest: int) -> html.Element:
         others = [p for value, p in view.comparison.groups.items() if value not in shown]
         pair = _summed([now for now, _ in others]), _summed([before for _, before in others])
     others_text = f"{words.counted(rest, 'other')} (all in the CSV)"
-    trend = parts.sparkline(frame.amounts[ROWS:].sum(axis=0).tolist())
+    trend = _trend(view, frame.amounts[ROWS:].sum(axis=0).tolist())
     return html.Tr(
         [
             html.Th([parts.swatch("--other"), html.Span(others_text)], scope="row"),
@@ -607,13 +609,18 @@ def spoken(view: View) -> str:
 
 
 def options(view: View) -> dict[str, list[list[str]]]:
-    """[value, cost] for each filter, largest first; chosen values are always among them."""
-    found: dict[str, list[list[str]]] = {}
-    for level in LEVELS:
-        values = [[value, short(view)(amount)] for value, amount in view.options[level][:MOST_OPTIONS]]
-        have = {value for value, _ in values}
-        found[level] = values + [[value, ""] for value in view.address.values(level) if value not in have]
-    return found
+    """[value, cost] for each filter under the other filters, largest first; chosen values are always among them."""
+    return {
+        "service": _options(view, "service", view.grid.by_service.items()),
+        "region": _options(view, "region", view.grid.by_region.items()),
+        "account": _options(view, "account", view.accounts),
+    }
+
+
+def _options(view: View, level: str, values: Iterable[tuple[str, Any]]) -> list[list[str]]:
+    found = [[value, words.short_money(amount, view.currency)] for value, amount in islice(values, MOST_OPTIONS)]
+    missing = set(view.address.values(level)) - {value for value, _ in found}
+    return found + [[value, ""] for value in sorted(missing)]
 
 
 def period_tabs(address: Address) -> list[Children]:

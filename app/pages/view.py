@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.backends import Backends
-from app.core.amounts import EXACT
 from app.core.charges import COSTS, DEFAULT_METRIC
-from app.core.periods import DAY, DateRange
+from app.core.periods import DAY, DateRange, next_month
 from app.core.query import CostQuery
 from app.core.rollup import CostFrame
-from app.costs import CostAnswer, Freshness, ask, dimension_values, first_and_last_day
+from app.costs import CostAnswer, Freshness, ask, dimension_values, first_and_last_day, usage_units
+from app.figures.regions import Cells, cells
 from app.figures.theme import colours
 from app.pages.address import LEVELS, Address
 
@@ -29,7 +29,7 @@ LONGEST_WEEKLY: Final = 800
 
 @dataclass(frozen=True)
 class Comparison:
-    """Complete days only, each against the day the same number of days before it.
+    """Complete days only, each against the day the same number of days before it; at least half of them.
 
     `groups` has (now, before) of each value of the page's dimension; a value absent on one side has 0 there.
     """
@@ -52,19 +52,21 @@ class Measured:
 
 @dataclass(frozen=True)
 class View:
-    """`spend` is grouped by the page's dimension; `cells` by service and region without those filters."""
+    """`spend` is grouped by the page's dimension; `complete` is the number of complete days and their total; `cells` by service and region without those filters."""
 
     address: Address
     today: date
     known: DateRange
     spend: CostAnswer
-    before: CostFrame | None
+    before: NDArray[np.float64] | None
     comparison: Comparison | None
+    complete: tuple[int, Amount]
     cells: CostFrame
     pairs: CostFrame
     metrics: Mapping[str, Measured]
     usage: CostFrame
-    options: Mapping[str, list[tuple[str, Amount]]]
+    units: Mapping[str, str | None]
+    accounts: Sequence[tuple[str, Amount]]
     ranks: Mapping[str, Mapping[str, int]]
 
     @property
@@ -86,14 +88,15 @@ class View:
 
     @cached_property
     def settling(self) -> list[int]:
-        """Positions of bars whose figure may still move."""
-        open_days = {*self.freshness.settling, *self.freshness.restating}
-        periods = self.spend.frame.periods
-        ends = [*periods[1:], self.address.days.end]
+        """Positions of bars that do not say all: days that settle, weeks and months with such days or cut by the range."""
+        days, moving = self.address.days, {*self.freshness.settling, *self.freshness.restating}
+        if self.granularity == "daily":
+            return [position for position, day in enumerate(self.spend.frame.periods) if day in moving]
+        spans = [(first, next_bucket(first, self.granularity)) for first in self.spend.frame.periods]
         return [
-            i
-            for i, (first, end) in enumerate(zip(periods, ends, strict=True))
-            if any(first <= d < end for d in open_days)
+            position
+            for position, (first, end) in enumerate(spans)
+            if first < days.start or end > days.end or any(first <= day < end for day in moving)
         ]
 
     @cached_property
@@ -103,6 +106,11 @@ class View:
             return []
         have = frozenset(self.spend.frame.days)
         return [day for day in self.address.days if day not in have and self.known.start <= day < self.today]
+
+    @cached_property
+    def grid(self) -> Cells:
+        """Services × regions, and what each would cost under the filters on the other side."""
+        return cells(self.cells, self.address.values("service"), self.address.values("region"))
 
     @property
     def is_empty(self) -> bool:
@@ -115,24 +123,37 @@ def look(backends: Backends, address: Address) -> View | None:
     if known is None:
         return None
     query = address.query.per(granularity_for(len(address.days)))
-    spend = ask(backends, query.grouped(address.dimension))
-    days = complete_part(address.days, spend)
-    before = ask(backends, address.query.over(days.before())) if days else None
-    cells = ask(backends, address.query.without("service", "region").grouped("service", "region").per("total")).frame
+    grouped = query.grouped(address.dimension)
+    spend = ask(backends, grouped)
+    daily = spend if query.granularity == "daily" else ask(backends, grouped.per("daily"))
+    complete = complete_columns(daily)
+    days = DateRange(address.days.start, daily.frame.periods[complete[-1]] + DAY) if complete else None
+    before = ask(backends, grouped.per("daily").over(days.before())) if days else None
+    usage = ask(backends, grouped.measured("usage_quantity"))
+    grid = ask(backends, address.query.without("service", "region").grouped("service", "region").per("total")).frame
     return View(
         address=address,
         today=backends.today(),
         known=known,
         spend=spend,
-        before=before.frame if before else None,
-        comparison=_compared(backends, address, spend, days, before) if days and before else None,
-        cells=cells,
-        pairs=_pairs(backends, address, cells),
+        before=before.frame.amounts.sum(axis=0) if before else None,
+        comparison=compared(daily, before, complete) if before else None,
+        complete=(len(complete), exact_totals(daily.frame, complete)[0]),
+        cells=grid,
+        pairs=_pairs(backends, address, grid),
         metrics={metric: _measured(backends, query, metric, spend) for metric in COSTS},
-        usage=ask(backends, query.measured("usage_quantity").grouped(address.dimension)).frame,
-        options={level: _options(backends, address, level, spend.frame) for level in LEVELS},
+        usage=usage.frame,
+        units=_units(backends, address, usage),
+        accounts=_accounts(backends, address, spend.frame),
         ranks={level: ranks(backends, level, known) for level in LEVELS},
     )
+
+
+def _units(backends: Backends, address: Address, usage: CostAnswer) -> Mapping[str, str | None]:
+    """Usage unit of each group; None where it has several or none was said."""
+    if address.dimension == "service":
+        return usage_units(backends, address.query)
+    return dict.fromkeys((group[0] for group in usage.frame.groups), usage.unit)
 
 
 def _pairs(backends: Backends, address: Address, cells: CostFrame) -> CostFrame:
@@ -147,14 +168,18 @@ def _measured(backends: Backends, query: CostQuery, metric: str, spend: CostAnsw
     return Measured(answer.frame.amounts.sum(axis=0), answer.total)
 
 
-def _options(backends: Backends, address: Address, level: str, spend: CostFrame) -> list[tuple[str, Amount]]:
-    if level == address.dimension and not address.values(level):
+def _accounts(backends: Backends, address: Address, spend: CostFrame) -> list[tuple[str, Amount]]:
+    if address.dimension == "account" and not address.values("account"):
         return [(group[0], total) for group, total in zip(spend.groups, spend.group_totals, strict=True)]
-    return dimension_values(backends, level, address.query)
+    return dimension_values(backends, "account", address.query)
 
 
 def granularity_for(days: int) -> str:
     return "daily" if days <= LONGEST_DAILY else "weekly" if days <= LONGEST_WEEKLY else "monthly"
+
+
+def next_bucket(first: date, granularity: str) -> date:
+    return next_month(first) if granularity == "monthly" else first + timedelta(days=7)
 
 
 def unsettled(freshness: Freshness) -> frozenset[date]:
@@ -162,11 +187,21 @@ def unsettled(freshness: Freshness) -> frozenset[date]:
     return frozenset((*freshness.settling, *freshness.missing, *freshness.quarantined, *freshness.restating))
 
 
-def complete_part(days: DateRange, answer: CostAnswer) -> DateRange | None:
-    """From the first day to the last complete one; None when no day is complete."""
-    open_days = unsettled(answer.freshness)
-    complete = [day for day in answer.frame.days if day not in open_days]
-    return DateRange(days.start, complete[-1] + DAY) if complete else None
+def complete_columns(answer: CostAnswer) -> list[int]:
+    """Positions of the complete days of a daily answer."""
+    complete = frozenset(answer.frame.days) - unsettled(answer.freshness)
+    return [position for position, day in enumerate(answer.frame.periods) if day in complete]
+
+
+def exact_totals(frame: CostFrame, columns: Sequence[int]) -> tuple[Amount, dict[str, Amount]]:
+    """The exact total over some ingested days, in all and of each group; None where a blended cost is lacking."""
+    chosen = list(columns)
+    assert frame.exact is not None  # every store's rollup has it
+    lacking: list[bool] = np.any(np.isnan(frame.amounts[:, chosen]), axis=1).tolist()
+    sums = frame.exact.map(lambda part: part[:, chosen]).sum(axis=1).normalised()
+    values = [None if lacks else value for lacks, value in zip(lacking, sums.decimals(), strict=True)]
+    groups = {group[0]: value for group, value in zip(frame.groups, values, strict=True)}
+    return None if any(lacking) else sums.decimal(), groups
 
 
 def ranks(backends: Backends, dimension: str, known: DateRange) -> Mapping[str, int]:
@@ -179,48 +214,17 @@ def ranks(backends: Backends, dimension: str, known: DateRange) -> Mapping[str, 
     return kept[1]
 
 
-def _compared(
-    backends: Backends, address: Address, spend: CostAnswer, days: DateRange, before: CostAnswer
-) -> Comparison | None:
-    runs = comparable_runs(days, spend, before)
-    if not runs:
+def compared(now: CostAnswer, before: CostAnswer, complete: Sequence[int]) -> Comparison | None:
+    """Days that are complete on both sides, `before` starting as many days earlier as it has: no hole counts as zero."""
+    complete_before = frozenset(complete_columns(before))
+    length = len(before.frame.periods)
+    columns = [position for position in complete if position in complete_before]
+    if len(columns) * 2 < length:
         return None
-    query = address.query.grouped(address.dimension).per("total")
-    shift = timedelta(days=len(days))
-    groups: dict[str, tuple[Amount, Amount]] = {}
-    now_sum: Amount = Decimal(0)
-    before_sum: Amount = Decimal(0)
-    for run in runs:
-        now = ask(backends, query.over(run)).frame
-        earlier = ask(backends, query.over(DateRange(run.start - shift, run.end - shift))).frame
-        now_sum, before_sum = _added(now_sum, now.total), _added(before_sum, earlier.total)
-        _add_groups(groups, now, earlier)
-    counted = sum(len(run) for run in runs)
-    return Comparison(counted, now_sum, before_sum, days.before(), groups, len(days) - counted)
-
-
-def comparable_runs(days: DateRange, spend: CostAnswer, before: CostAnswer) -> list[DateRange]:
-    """Runs of days that are complete here and the same number of days earlier: neither side counts a hole as zero."""
-    shift = timedelta(days=len(days))
-    now_days = frozenset(spend.frame.days) - unsettled(spend.freshness)
-    before_days = frozenset(before.frame.days) - unsettled(before.freshness)
-    runs: list[DateRange] = []
-    for day in days:
-        if day in now_days and day - shift in before_days:
-            if runs and runs[-1].end == day:
-                runs[-1] = DateRange(runs[-1].start, day + DAY)
-            else:
-                runs.append(DateRange(day, day + DAY))
-    return runs
-
-
-def _add_groups(groups: dict[str, tuple[Amount, Amount]], now: CostFrame, before: CostFrame) -> None:
-    for side, frame in enumerate((now, before)):
-        for (value, *_), total in zip(frame.groups, frame.group_totals, strict=True):
-            pair = list(groups.get(value, (Decimal(0), Decimal(0))))
-            pair[side] = _added(pair[side], total)
-            groups[value] = pair[0], pair[1]
-
-
-def _added(left: Amount, right: Amount) -> Amount:
-    return None if left is None or right is None else EXACT.add(left, right)
+    now_total, now_groups = exact_totals(now.frame, columns)
+    before_total, before_groups = exact_totals(before.frame, columns)
+    groups = {
+        value: (now_groups.get(value, Decimal(0)), before_groups.get(value, Decimal(0)))
+        for value in {**now_groups, **before_groups}
+    }
+    return Comparison(len(columns), now_total, before_total, before.frame.query.range, groups, length - len(columns))

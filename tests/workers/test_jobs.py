@@ -193,7 +193,9 @@ def test_wrong_credentials_are_tried_four_times_an_hour(world: Backends, clock: 
     assert do(world, job, work).status == "done"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("secret /path"), Conflict("Somebody was faster."), JobTimeoutException()])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("secret /path"), Conflict("Somebody was faster."), JobTimeoutException()]
+)
 def test_other_failures_are_tried_so_often_and_no_more(
     world: Backends, clock: Clock, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -234,9 +236,7 @@ def test_outages_do_not_use_up_the_tries(world: Backends, clock: Clock) -> None:
 def test_a_job_that_kills_its_worker_is_not_done_for_ever(world: Backends, clock: Clock) -> None:
     job = submitted(world)
     for _ in range(5):
-        claimed = world.metadata.claim(
-            job.id, worker="dies", now=clock(), lease_until=clock() + timedelta(seconds=12)
-        )
+        claimed = world.metadata.claim(job.id, worker="dies", now=clock(), lease_until=clock() + timedelta(seconds=12))
         assert claimed is not None
         clock.forward(13)
     work = Work()

@@ -363,6 +363,8 @@ def test_foreign_payloads_neither_run_nor_stop_the_worker(deployed: Deployment, 
     assert deployed.backends.queue.refused() >= len(hashes) + 2  # type: ignore[attr-defined]
     assert not trap.exists()
     assert worker.poll() is None
+    assert "Tidying the queue failed" in deployed.log()
+    assert "unhandled exception" not in deployed.log()
     os.kill(worker.pid, signal.SIGTERM)
     assert worker.wait(30) == 0
 
