@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -33,51 +33,35 @@ class Cells:
 
 def cells(frame: CostFrame, services: Collection[str], regions: Collection[str]) -> Cells:
     """From a frame grouped by service and region over one period; the filters are empty for all."""
-    every_service: dict[str, float] = {}
-    every_region: dict[str, float] = {}
-    by_service: dict[str, float] = {}
-    by_region: dict[str, float] = {}
-    amounts = frame.amounts[:, 0].tolist() if len(frame.groups) else []
-    for (service, region), amount in zip(frame.groups, amounts, strict=True):
-        every_service[service] = every_service.get(service, 0.0) + amount
-        every_region[region] = every_region.get(region, 0.0) + amount
-        if not regions or region in regions:
-            by_service[service] = by_service.get(service, 0.0) + amount
-        if not services or service in services:
-            by_region[region] = by_region.get(region, 0.0) + amount
-    # What is chosen is always there, and the page without these filters around it.
-    rows = [name for name in services if name in every_service] + [
-        n for n in _largest(every_service) if n not in services
-    ]
-    columns = list(by_region := _sorted(by_region)) + [name for name in _largest(every_region) if name not in by_region]
-    shown = Cells(
-        tuple(rows[:MOST_SERVICES]),
-        tuple(columns[:MOST_REGIONS]),
-        np.full((0, 0), np.nan),
-        np.zeros(0),
-        _sorted(by_service),
-        by_region,
-    )
-    return replace(
-        shown, amounts=_table(frame, amounts, shown), bars=np.array([by_region.get(n, np.nan) for n in shown.regions])
-    )
+    service_of = {name: code for code, name in enumerate(dict.fromkeys(group[0] for group in frame.groups))}
+    region_of = {name: code for code, name in enumerate(dict.fromkeys(group[1] for group in frame.groups))}
+    table = np.full((len(service_of), len(region_of)), np.nan)
+    places = [service_of[group[0]] for group in frame.groups], [region_of[group[1]] for group in frame.groups]
+    table[places] = frame.amounts[:, 0] if len(frame.groups) else []
+    by_service = _sums(service_of, table[:, _chosen(region_of, regions)], 1)
+    by_region = _sums(region_of, table[_chosen(service_of, services)], 0)
+    # What is chosen comes first, and stays within the page as it is without these filters.
+    others = [name for name in _largest(_sums(service_of, table, 1)) if name not in services]
+    rows = [*(name for name in services if name in service_of), *others][:MOST_SERVICES]
+    elsewhere = [name for name in _largest(_sums(region_of, table, 0)) if name not in by_region]
+    columns = [*by_region, *elsewhere][:MOST_REGIONS]
+    shown = table[np.ix_([service_of[name] for name in rows], [region_of[name] for name in columns])]
+    bars = np.array([by_region.get(name, np.nan) for name in columns])
+    return Cells(tuple(rows), tuple(columns), shown, bars, by_service, by_region)
 
 
-def _table(frame: CostFrame, amounts: Sequence[float], shown: Cells) -> Floats:
-    row_of = {name: row for row, name in enumerate(shown.services)}
-    column_of = {name: column for column, name in enumerate(shown.regions)}
-    found = np.full((len(row_of), len(column_of)), np.nan)
-    for (service, region), amount in zip(frame.groups, amounts, strict=True):
-        if service in row_of and region in column_of:
-            found[row_of[service], column_of[region]] = amount
-    return found
+def _chosen(codes: Mapping[str, int], names: Collection[str]) -> list[int]:
+    return [code for name, code in codes.items() if not names or name in names]
 
 
-def _sorted(values: dict[str, float]) -> dict[str, float]:
-    return {name: values[name] for name in _largest(values)}
+def _sums(codes: Mapping[str, int], table: Floats, axis: int) -> dict[str, float]:
+    """Sum of each name that has a charge, largest first."""
+    values = np.nansum(table, axis=axis)
+    found = dict(zip(codes, np.where(np.isnan(table).all(axis=axis), np.nan, values).tolist(), strict=True))
+    return {name: found[name] for name in _largest(found) if found[name] == found[name]}
 
 
-def _largest(values: dict[str, float]) -> list[str]:
+def _largest(values: Mapping[str, float]) -> list[str]:
     """Names by amount; unknown ones last."""
     return sorted(
         values,

@@ -24,7 +24,7 @@ from app.ui.tags import attributes
 Children = Any
 NOUNS: Final = {"service": "service", "region": "region", "account": "account"}
 TOP: Final = 5
-ROWS: Final = 20
+ROWS: Final = 15
 MOST_OPTIONS: Final = 500
 CSV_PATH: Final = "/api/v1/costs"
 

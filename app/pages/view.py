@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -20,6 +20,7 @@ from app.core.rollup import CostFrame
 from app.costs import CostAnswer, Freshness, ask, dimension_values, first_and_last_day, usage_units
 from app.figures.regions import Cells, cells
 from app.figures.theme import colours
+from app.figures.usage import MOST as SHOWN_USAGE
 from app.pages.address import LEVELS, Address
 
 Amount = Decimal | None
@@ -129,7 +130,7 @@ def look(backends: Backends, address: Address) -> View | None:
     complete = complete_columns(daily)
     days = DateRange(address.days.start, daily.frame.periods[complete[-1]] + DAY) if complete else None
     before = ask(backends, grouped.per("daily").over(days.before())) if days else None
-    usage = ask(backends, grouped.measured("usage_quantity"))
+    usage = ask(backends, narrowed(grouped.measured("usage_quantity"), spend.frame))
     grid = ask(backends, address.query.without("service", "region").grouped("service", "region").per("total")).frame
     return View(
         address=address,
@@ -172,6 +173,14 @@ def _accounts(backends: Backends, address: Address, spend: CostFrame) -> list[tu
     if address.dimension == "account" and not address.values("account"):
         return [(group[0], total) for group, total in zip(spend.groups, spend.group_totals, strict=True)]
     return dimension_values(backends, "account", address.query)
+
+
+def narrowed(query: CostQuery, spend: CostFrame) -> CostQuery:
+    """Only the groups whose quantities are shown: those that cost most."""
+    [dimension] = query.group_by
+    largest = tuple(sorted(group[0] for group in spend.groups[:SHOWN_USAGE]))
+    others = tuple(found for found in query.filters if found[0] != dimension)
+    return replace(query, filters=tuple(sorted([*others, (dimension, largest)]))) if largest else query
 
 
 def granularity_for(days: int) -> str:

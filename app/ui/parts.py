@@ -133,12 +133,8 @@ def _path(heights: Sequence[int | None]) -> str:
             pen = "M"
         else:
             path.append(f"{pen}{x},{height}")
-            pen = "L"
+            pen = " "
     return "".join(path)
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and value == value
 
 
 def _spark_url(values: Sequence[float | None]) -> str:
@@ -146,7 +142,9 @@ def _spark_url(values: Sequence[float | None]) -> str:
     top, low = max(known, default=1.0), min(known, default=0.0)
     # A trend shows its shape, but a tenth is the least that fills the height: noise must not look like news.
     height = max(top - low, abs(top) / 10) or 1.0
-    path = _path([None if not _known(value) else 19 - int((value - low) / height * 18 + 0.5) for value in values])
+    scale = 18 / height
+    finite = [None if value is None or value != value else value for value in values]
+    path = _path([None if value is None else 19 - round((value - low) * scale) for value in finite])
     width = max(len(values) - 1, 1)
     return (
         f"url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} 20' "
