@@ -183,8 +183,6 @@ def preload(settings: Settings) -> None:
         "influxdb" if settings.influxdb_url else "parquet",
         "s3" if settings.source.startswith("s3://") and not settings.serves_demo else "folder",
     )
-    # pyarrow imports pandas when it is installed, for values we never give it: half a second in every horse.
-    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]
     for name in (*PRELOADED, *(f"app.adapters.{adapter}" for adapter in adapters)):
         import_module(name)
 

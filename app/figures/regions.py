@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,18 +36,22 @@ def cells(frame: CostFrame, services: Collection[str], regions: Collection[str])
     """From a frame grouped by service and region over one period; the filters are empty for all."""
     service_of = {name: code for code, name in enumerate(dict.fromkeys(group[0] for group in frame.groups))}
     region_of = {name: code for code, name in enumerate(dict.fromkeys(group[1] for group in frame.groups))}
-    table = np.full((len(service_of), len(region_of)), np.nan)
     places = [service_of[group[0]] for group in frame.groups], [region_of[group[1]] for group in frame.groups]
-    table[places] = frame.amounts[:, 0] if len(frame.groups) else []
-    by_service = _sums(service_of, table[:, _chosen(region_of, regions)], 1)
-    by_region = _sums(region_of, table[_chosen(service_of, services)], 0)
+    shape = len(service_of), len(region_of)
+    amounts, there = np.zeros(shape), np.zeros(shape, np.bool_)
+    if frame.groups:
+        amounts[places], there[places] = frame.amounts[:, 0], True
+    chosen_rows, chosen_columns = _chosen(service_of, services), _chosen(region_of, regions)
+    by_service = _sums(service_of, amounts[:, chosen_columns].sum(axis=1), there[:, chosen_columns].any(axis=1))
+    by_region = _sums(region_of, amounts[chosen_rows].sum(axis=0), there[chosen_rows].any(axis=0))
     # What is chosen comes first, and stays within the page as it is without these filters.
-    others = [name for name in _largest(_sums(service_of, table, 1)) if name not in services]
+    others = [n for n in _sums(service_of, amounts.sum(axis=1), there.any(axis=1)) if n not in services]
     rows = [*(name for name in services if name in service_of), *others][:MOST_SERVICES]
-    elsewhere = [name for name in _largest(_sums(region_of, table, 0)) if name not in by_region]
+    elsewhere = [n for n in _sums(region_of, amounts.sum(axis=0), there.any(axis=0)) if n not in by_region]
     columns = [*by_region, *elsewhere][:MOST_REGIONS]
-    shown = table[np.ix_([service_of[name] for name in rows], [region_of[name] for name in columns])]
+    place = np.ix_([service_of[name] for name in rows], [region_of[name] for name in columns])
     bars = np.array([by_region.get(name, np.nan) for name in columns])
+    shown = np.where(there[place], amounts[place], np.nan)
     return Cells(tuple(rows), tuple(columns), shown, bars, by_service, by_region)
 
 
@@ -54,19 +59,15 @@ def _chosen(codes: Mapping[str, int], names: Collection[str]) -> list[int]:
     return [code for name, code in codes.items() if not names or name in names]
 
 
-def _sums(codes: Mapping[str, int], table: Floats, axis: int) -> dict[str, float]:
-    """Sum of each name that has a charge, largest first."""
-    values = np.nansum(table, axis=axis)
-    found = dict(zip(codes, np.where(np.isnan(table).all(axis=axis), np.nan, values).tolist(), strict=True))
-    return {name: found[name] for name in _largest(found) if found[name] == found[name]}
-
-
-def _largest(values: Mapping[str, float]) -> list[str]:
-    """Names by amount; unknown ones last."""
-    return sorted(
-        values,
-        key=lambda name: (values[name] != values[name], -values[name] if values[name] == values[name] else 0, name),
+def _sums(codes: Mapping[str, int], values: Floats, there: Any) -> dict[str, float]:
+    """Sum of each name that has a charge (`there`), largest first, those that are not known last."""
+    found = {
+        name: value for name, value, is_there in zip(codes, values.tolist(), there.tolist(), strict=True) if is_there
+    }
+    order = sorted(
+        found, key=lambda name: (math.isnan(found[name]), -found[name] if found[name] == found[name] else 0.0, name)
     )
+    return {name: found[name] for name in order}
 
 
 def per_region(

@@ -74,6 +74,17 @@ def test_regions_add_up_within_the_chosen_services() -> None:
     json.dumps(figure, allow_nan=False)
 
 
+def test_an_unknown_cell_makes_its_sums_unknown_not_smaller() -> None:
+    found = frame(
+        [("ec2", "us"), ("ec2", "eu"), ("s3", "us")], [[100.0], [float("nan")], [30.0]], ("service", "region")
+    )
+    sums = regions.cells(found, (), ())
+    assert sums.by_region["us"] == 130
+    assert np.isnan(sums.by_region["eu"])
+    assert np.isnan(sums.by_service["ec2"])
+    assert list(sums.by_service) == ["s3", "ec2"]
+
+
 @pytest.mark.parametrize("amounts", [[[0.0], [0.0]], [[-5.0], [-1.0]], [[float("nan")], [float("nan")]]])
 def test_a_grid_without_positive_cost_still_draws(amounts: list[list[float]]) -> None:
     found = regions.cells(frame([("a", "x"), ("b", "y")], amounts, ("service", "region")), (), ())
