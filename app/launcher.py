@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -243,7 +244,12 @@ def private_parts(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def working_family(settings: Settings) -> Iterator[Family]:
-    """Private parts, workers and scheduler for as long as the block runs; the caller holds the data directory."""
+    """Private parts, workers and scheduler for as long as the block runs; the caller holds the data directory.
+
+    Raises ModuleNotFoundError at once for a package that every worker would die of.
+    """
+    for name in ("numpy", "pyarrow", "rq"):
+        import_module(name)
     with private_parts(settings):
         family = Family(child_environment(settings))
         try:
