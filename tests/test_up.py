@@ -220,6 +220,6 @@ def test_no_source_and_no_demo_is_refused(tmp_path: Path) -> None:
 def test_a_missing_package_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "pyarrow").mkdir()
     (tmp_path / "pyarrow" / "__init__.py").write_text("raise ModuleNotFoundError('gone', name='pyarrow')")
-    given = environment(tmp_path / "data")
+    given = environment(tmp_path / "data", SPENDSCOPE_SOURCE=tmp_path.as_uri() + "/")
     given["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{ROOT}"
     told_in_one_line(run(["ingest", "--wait"], given), "pyarrow", "make setup")
