@@ -50,3 +50,4 @@ def _encode(response: Response, plain: bytes, kept: dict[bytes, bytes]) -> None:
     etag, weak = response.get_etag()
     if etag and not weak:
         response.set_etag(f"{etag}:br")
+        response.make_conditional(request)

@@ -117,7 +117,8 @@ def test_colours_follow_the_rank_and_never_clash_among_what_is_shown() -> None:
     first = list(shown.values())[:7]
     assert len(set(first)) == 7
     assert shown["s0"] == SLOTS[0]
-    assert shown["s9"] == OTHER
+    assert shown["s5"] == OTHER
+    assert colours(["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"], ranks)["s7"] == SLOTS[7]
 
 
 def test_numbers_are_short_and_unknown_is_a_hole() -> None:
