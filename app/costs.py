@@ -154,7 +154,9 @@ def _read_ledgers(backends: Backends, version: int, today: date) -> Ledgers:
     records = backends.metadata.day_records(EARLIEST, today + timedelta(days=3))
     if not records:
         return Ledgers({}, Coverage({}, {}), None, version)
-    days = DateRange(min(records), max(max(records) + timedelta(days=1), today))
+    # A file that was never taken leaves a record without figures: the history begins with the first day that has some.
+    known = [day for day, record in records.items() if record.complete_file] or list(records)
+    days = DateRange(min(known), max(max(records) + timedelta(days=1), today))
     judged = coverage(
         records,
         list(days),

@@ -17,6 +17,7 @@ from app.backends import Backends
 from app.core.charges import METRICS, Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import Arrival, DayRecord, Decision, Ingestion, begin, decide
+from app.core.periods import DAY
 from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Unavailable
 from app.jobs import submit
 from app.ports import SourceObject, StoredDay
@@ -312,6 +313,7 @@ class _Taking:
     ) -> None:
         from app.core.dailycsv import PARSER
 
+        was_quarantined = self._is_quarantined()
         self.backends.metadata.put_ingestion(
             Ingestion(
                 id=self.ingestion_id(),
@@ -335,6 +337,20 @@ class _Taking:
                 job_id=None if self.job_id == "direct" else self.job_id,
             )
         )
+        if was_quarantined or status == "quarantined":
+            self._move_version()
+
+    def _is_quarantined(self) -> bool:
+        return bool(self.backends.metadata.quarantined_days(self.day, self.day + DAY))
+
+    def _move_version(self) -> None:
+        """A quarantine that begins or ends changes no figure, yet everybody who keeps answers must notice it.
+
+        Where this is not the next revision, another job has moved the version, or will when it is done.
+        """
+        record = self.backends.metadata.day_record(self.day)
+        if not record.restating:
+            self.backends.metadata.put_day_record(replace(record, revision=record.revision + 1))
 
     def ingestion_id(self) -> str:
         """The same object version always has the same id: a run that is repeated replaces its own record."""
