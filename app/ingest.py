@@ -18,7 +18,7 @@ from app.core.charges import METRICS, Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import Arrival, DayRecord, Decision, Ingestion, begin, decide
 from app.core.periods import DAY
-from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Unavailable
+from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Refused, Unavailable
 from app.jobs import submit
 from app.ports import SourceObject, StoredDay
 
@@ -108,6 +108,28 @@ def submit_object(backends: Backends, day: date, found: SourceObject, *, again: 
         params["again"] = True
     key = hashlib.sha256("\0".join((root, found.key, found.version)).encode()).hexdigest()
     return submit(backends, "ingest", params, key=key, priority=day.toordinal())
+
+
+def stored_file(backends: Backends, ingestion: Ingestion) -> SourceObject:
+    """The object version that an ingestion was made from, as the source lists it now.
+
+    Raises Conflict when the source does not hold that version any more, Refused when it is larger than this
+    deployment handles.
+    """
+    if ingestion.source != backends.source.root:
+        raise Conflict(
+            f"{ingestion.key} came from {ingestion.source}, but this deployment reads {backends.source.root} now."
+        )
+    found = next((found for found in backends.source.list() if found.key == ingestion.key), None)
+    if found is None or found.version != ingestion.version:
+        became = "was removed from the source" if found is None else "was replaced in the source by a newer version"
+        raise Conflict(f"{ingestion.key} {became} since it was looked at. This version cannot be downloaded any more.")
+    if found.size > backends.settings.max_file_bytes:
+        raise Refused(
+            f"{found.key} has {found.size:,} bytes, more than the {backends.settings.max_file_bytes:,} handled here. "
+            f"Get it from {ingestion.source} directly."
+        )
+    return found
 
 
 def ingest_object(

@@ -32,15 +32,16 @@ def submit_job(_: Arguments) -> Response:
 def _ingest_params(backends: Backends, given: Mapping[str, Any]) -> dict[str, Any]:
     """One file a job: its name is checked here, whether it is there when the job runs."""
     try:
-        key = IngestParams.model_validate(given).key
+        asked = IngestParams.model_validate(given)
     except ValidationError as error:
         raise wrong_member(error, "params") from None
-    if day_of(key) is None:
+    if day_of(asked.key) is None:
         raise InvalidInput(
-            f"params.key {key[:80]!r} is not the name of a daily cost file. Write it as 2026-11-01.csv or 2026-11-01.csv.gz.",
+            f"params.key {asked.key[:80]!r} is not the name of a daily cost file. Write it as 2026-11-01.csv or 2026-11-01.csv.gz.",
             field="params.key",
         )
-    return {"source": backends.source.root, "key": key}
+    params = {"source": backends.source.root, "key": asked.key}
+    return params | {"again": True} if asked.again else params
 
 
 def _submit(backends: Backends, params: dict[str, Any], request_key: str | None) -> Job:
@@ -49,7 +50,7 @@ def _submit(backends: Backends, params: dict[str, Any], request_key: str | None)
     priority = day.toordinal() if day else 0
     if request_key is None:
         return work.submit(
-            backends, "ingest", params, key=digest("\0".join(("ingest", *params.values()))), priority=priority
+            backends, "ingest", params, key=digest("\0".join(("ingest", *map(str, params.values())))), priority=priority
         )
     name = _id_of(request_key)
     job = backends.metadata.job(name) or work.submit(backends, "ingest", params, key=name, priority=priority, id=name)

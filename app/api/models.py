@@ -246,7 +246,8 @@ class JobRequest(BaseModel):
         description="`ingest` takes one cost file from the source. The other kinds are not available yet."
     )
     params: dict[str, Any] = Field(
-        default_factory=dict, description="For `ingest`: `key`, the name of the file below the source's root."
+        default_factory=dict,
+        description="For `ingest`: `key`, the name of the file below the source's root, and `again` to take known bytes too.",
     )
 
 
@@ -254,6 +255,7 @@ class IngestParams(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     key: str = Field(max_length=1024, description="Name of the file below the source's root, YYYY-MM-DD.csv[.gz].")
+    again: bool = Field(False, description="Read and check the file also when these bytes were dealt with before.")
 
 
 class JobAnswer(Answer):

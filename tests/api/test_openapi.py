@@ -91,6 +91,10 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
             (200, f"/api/v1/ingestions/{ingestion}", None),
             (404, "/api/v1/ingestions/x", None),
         ],
+        ("get", "/api/v1/ingestions/{id}/file"): [
+            (200, f"/api/v1/ingestions/{ingestion}/file", None),
+            (404, "/api/v1/ingestions/x/file", None),
+        ],
         ("post", "/api/v1/jobs"): [
             (202, "/api/v1/jobs", body),
             (400, "/api/v1/jobs", {}),
