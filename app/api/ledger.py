@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from datetime import date, timedelta
 from itertools import chain
 from typing import Final
@@ -101,10 +101,12 @@ def ingestion_file(_: Arguments, id: str) -> Response:
         "Cache-Control": "no-store",
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
-    return Response(chain((first,), chunks), 200, headers, content_type=FILE_TYPE)
+    answer = Response(chain((first,), chunks), 200, headers, content_type=FILE_TYPE)
+    answer.call_on_close(chunks.close)
+    return answer
 
 
-def _chunks(backends: Backends, stored: SourceObject) -> Iterator[bytes]:
+def _chunks(backends: Backends, stored: SourceObject) -> Generator[bytes, None, None]:
     """All bytes of exactly this version, or an exception that breaks the connection: half a file never looks whole."""
     with backends.source.open(stored) as stream:
         while chunk := stream.read(CHUNK):

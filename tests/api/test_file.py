@@ -69,36 +69,36 @@ def test_an_empty_file_is_an_empty_file(empty: World, costs: Path) -> None:
 @pytest.mark.parametrize("what", ["replaced", "removed"])
 def test_a_version_the_source_no_longer_has_is_409(empty: World, costs: Path, what: str) -> None:
     (costs / KEY).write_bytes(HOSTILE)
-    id = quarantined(empty)
+    name = quarantined(empty)
     (costs / KEY).unlink()
     if what == "replaced":
         (costs / KEY).write_bytes(b"another")
-    answer = empty.get(f"/api/v1/ingestions/{id}/file")
+    answer = empty.get(f"/api/v1/ingestions/{name}/file")
     assert (answer.status_code, answer.content_type) == (409, "application/problem+json")
     assert what in answer.json["detail"]
 
 
 def test_a_file_of_another_source_is_409_and_one_beyond_the_limit_422(empty: World, costs: Path) -> None:
     (costs / KEY).write_bytes(HOSTILE * 100)
-    id = quarantined(empty)
-    found = empty.backends.metadata.ingestion(id)
+    name = quarantined(empty)
+    found = empty.backends.metadata.ingestion(name)
     assert found is not None
     empty.backends.metadata.put_ingestion(replace(found, id="elsewhere", source="s3://old/costs/"))
     elsewhere = empty.get("/api/v1/ingestions/elsewhere/file")
     assert (elsewhere.status_code, "s3://old/costs/" in elsewhere.json["detail"]) == (409, True)
     small = empty.backends.settings.model_copy(update={"max_file_bytes": 1024})
-    refused = empty.serving(settings=small).get(f"/api/v1/ingestions/{id}/file")
+    refused = empty.serving(settings=small).get(f"/api/v1/ingestions/{name}/file")
     assert (refused.status_code, "bytes" in (refused.json or {})["detail"]) == (422, True)
 
 
-@pytest.mark.parametrize("id", ["nothing", "%00", "..%2F..%2Fetc", "a" * 5000])
-def test_an_unknown_ingestion_is_404(empty: World, id: str) -> None:
-    assert empty.get(f"/api/v1/ingestions/{id}/file").status_code == 404
+@pytest.mark.parametrize("name", ["nothing", "%00", "..%2F..%2Fetc", "a" * 5000])
+def test_an_unknown_ingestion_is_404(empty: World, name: str) -> None:
+    assert empty.get(f"/api/v1/ingestions/{name}/file").status_code == 404
 
 
 def test_a_source_that_does_not_answer_is_503(empty: World, costs: Path) -> None:
     (costs / KEY).write_bytes(HOSTILE)
-    id = quarantined(empty)
+    name = quarantined(empty)
 
     class Breaking:
         """Lists, and breaks when it is read: at once, or after the first chunk."""
@@ -121,7 +121,7 @@ def test_a_source_that_does_not_answer_is_503(empty: World, costs: Path) -> None
                 return chunk
             raise Unavailable("source", "The connection broke.")
 
-    broken = empty.serving(source=Breaking(b"")).get(f"/api/v1/ingestions/{id}/file")
+    broken = empty.serving(source=Breaking(b"")).get(f"/api/v1/ingestions/{name}/file")
     assert (broken.status_code, broken.content_type) == (503, "application/problem+json")
     with pytest.raises(Unavailable):  # the server cuts the connection: Content-Length was not reached
-        empty.serving(source=Breaking(b"half")).get(f"/api/v1/ingestions/{id}/file", buffered=True)
+        empty.serving(source=Breaking(b"half")).get(f"/api/v1/ingestions/{name}/file", buffered=True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from app.backends import Backends
 from app.core.charges import METRICS
-from app.pages import overview, panels
+from app.pages import PAGES, overview, panels
 from app.pages.address import LEVELS, read
 from app.pages.view import View, look
 from app.web import create_app
@@ -271,7 +271,8 @@ def test_every_id_of_every_callback_stands_in_the_layout() -> None:
                 collect(value)
 
     collect(client.get("/_dash-layout").get_json())
-    collect(json.loads(json.dumps(overview.layout(), default=lambda part: part.to_plotly_json())))
+    for _, _, _, module in PAGES:
+        collect(json.loads(json.dumps(module.layout(), default=lambda part: part.to_plotly_json())))
     for spec in app.callback_map.values():
         outputs = spec["output"] if isinstance(spec["output"], list | tuple) else [spec["output"]]
         wanted = [output.component_id for output in outputs] + [
