@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.backends import Backends
+from app.core.amounts import Amounts
 from app.core.charges import COSTS, DEFAULT_METRIC
 from app.core.periods import DAY, DateRange, next_month
 from app.core.query import CostQuery
@@ -205,9 +206,8 @@ def complete_columns(answer: CostAnswer) -> list[int]:
 def exact_totals(frame: CostFrame, columns: Sequence[int]) -> tuple[Amount, dict[str, Amount]]:
     """The exact total over some ingested days, in all and of each group; None where a blended cost is lacking."""
     chosen = list(columns)
-    assert frame.exact is not None  # every store's rollup has it
     lacking: list[bool] = np.any(np.isnan(frame.amounts[:, chosen]), axis=1).tolist()
-    sums = frame.exact.map(lambda part: part[:, chosen]).sum(axis=1).normalised()
+    sums = Amounts(frame.exact.parts[:, :, chosen].sum(axis=2, dtype=np.int64))
     values = [None if lacks else value for lacks, value in zip(lacking, sums.decimals(), strict=True)]
     groups = {group[0]: value for group, value in zip(frame.groups, values, strict=True)}
     return None if any(lacking) else sums.decimal(), groups
