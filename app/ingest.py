@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.backends import Backends
 from app.core.charges import METRICS, Totals
 from app.core.jobs import Job, JobStatus
-from app.core.ledger import Arrival, DayRecord, Decision, Ingestion, begin, decide
+from app.core.ledger import Arrival, DayRecord, Decision, Ingestion, begin, decide, touched
 from app.core.periods import DAY
 from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Refused, Unavailable
 from app.jobs import submit
@@ -372,7 +372,7 @@ class _Taking:
         """
         record = self.backends.metadata.day_record(self.day)
         if not record.restating:
-            self.backends.metadata.put_day_record(replace(record, revision=record.revision + 1))
+            self.backends.metadata.put_day_record(touched(record))
 
     def ingestion_id(self) -> str:
         """The same object version always has the same id: a run that is repeated replaces its own record."""
