@@ -20,6 +20,7 @@ from app.core.ledger import Arrival, DayRecord, Decision, Ingestion, begin, deci
 from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Unavailable
 from app.jobs import submit
 from app.ports import SourceObject, StoredDay
+from app.restatements import keep_history
 
 if TYPE_CHECKING:
     from app.core.dailycsv import ParsedDay
@@ -30,6 +31,8 @@ Progress = Callable[[int, "int | None", str], None]
 """Steps done, steps in all, what is being done. Raises when the job is no longer ours: nothing may be written then."""
 
 STEPS: Final = 4
+TAKEN: Final = ("ingested", "superseded", "waiting")
+"""Statuses of ingestions that were taken, or held against another file: they have the totals of their bytes."""
 AGREES: Final = Decimal("1e-6")
 """How closely a store of floats must read back each account's day, relative to its size from 1 up."""
 
@@ -167,6 +170,7 @@ class _Taking:
                 self.sha256, self.size = spooled.sha256, spooled.size
                 covered, failed = self._coverage()
                 if not self.again and self._is_known(failed):
+                    keep_history(self.backends, self.backends.metadata.day_record(self.day))
                     return self._noop()
                 self._check_retention()
                 self.progress(1, STEPS, f"Checking {self.found.key}")
@@ -200,7 +204,13 @@ class _Taking:
     def _is_known(self, failed: frozenset[str]) -> bool:
         record = self.backends.metadata.day_record(self.day)
         same = record.sources.get(self.owner) == self.sha256
-        return same and not record.restating and frozenset(record.failed_accounts) == failed
+        unchanged = same and not record.restating and frozenset(record.failed_accounts) == failed
+        return unchanged and self._is_recorded()
+
+    def _is_recorded(self) -> bool:
+        """Whether the ledger has the totals of these bytes: a run that was killed after its flip left none."""
+        versions = self.backends.metadata.versions_of(self.backends.source.root, self.found.key)
+        return any(one.sha256 == self.sha256 and one.status in TAKEN for one in versions)
 
     def _check_retention(self) -> None:
         oldest = self.backends.costs.oldest(self.backends.today())
@@ -244,13 +254,17 @@ class _Taking:
         if not self.backends.metadata.put_day_record(decision.record):
             raise Unavailable("metadata", f"The ledger of {self.day} was changed by another job; this one runs again.")
         self.backends.costs.publish(self.day)
+        keep_history(self.backends, decision.record)
         return self._ingested(before, decision, parsed)
 
     def _begin(self) -> DayRecord:
         """Mark the day as ours to write. Raises Unavailable while another job holds it."""
         metadata, now = self.backends.metadata, self.backends.clock()
         until = now + timedelta(seconds=self.backends.settings.job_timeout_seconds + 30)
-        marked = begin(metadata.day_record(self.day), self.job_id, now, until)
+        record = metadata.day_record(self.day)
+        # Whoever flipped it last may have been killed before its history was kept.
+        keep_history(self.backends, record)
+        marked = begin(record, self.job_id, now, until)
         if marked is None or not metadata.put_day_record(marked):
             raise Unavailable("metadata", f"{self.day} is being written by another job; this one waits.", retry_after=2)
         return marked

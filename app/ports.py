@@ -5,7 +5,7 @@ Every method may raise Unavailable (the part does not answer) or BadCredentials,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, TypeVar
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
+from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.rollup import Rollup
 
 if TYPE_CHECKING:
@@ -152,6 +153,28 @@ class Ledger(Protocol):
         """Days in [start, end) whose newest ingestion of some key is quarantined."""
 
 
+class History(Protocol):
+    """What was reported before, and what a person should know of it (core.restatements). Nothing here is ever changed."""
+
+    def add_revisions(self, revisions: Sequence[Revision]) -> None:
+        """Keep those whose day, account and revision are not there yet; the others stay as they are."""
+
+    def revision_keys(self, start: date, end: date) -> set[RevisionKey]:
+        """Which revisions of [start, end) are there: cheaper than reading them."""
+
+    def revisions(self, start: date, end: date, accounts: Collection[str] = ()) -> list[Revision]:
+        """Revisions of days in [start, end), by day, account and revision; without `accounts` of all of them."""
+
+    def add_notice(self, notice: Notice) -> bool:
+        """Keep it; False when one with this id is there."""
+
+    def notices(self, *, limit: int, cursor: str | None = None, kind: str | None = None) -> Listing[Notice]:
+        """Newest first. Raises InvalidInput for a cursor it did not give out."""
+
+    def notices_of(self, day: date) -> list[Notice]:
+        """Those about this day, newest first."""
+
+
 class Jobs(Protocol):
     """Job records (core.jobs). Every transition is one compare-and-set on the claim's token."""
 
@@ -207,7 +230,7 @@ class Schedule(Protocol):
         """True for exactly one caller per (name, slot), however many schedulers ask."""
 
 
-class Metadata(Ledger, Jobs, Schedule, Protocol):
+class Metadata(Ledger, History, Jobs, Schedule, Protocol):
     """The metadata store: one technology behind all of it."""
 
     def prepare(self) -> None:

@@ -16,6 +16,7 @@ from app.config import Settings
 from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
 from app.ingest import repair, watch
+from app.restatements import keep_histories
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +195,7 @@ class Watching:
         """Queue what is new in the source, after (once) what ledger and cost store disagree about."""
         if not self._repaired:
             repair(self._backends)
+            keep_histories(self._backends)
             self._repaired = True
         found = watch(self._backends)
         if found.jobs:

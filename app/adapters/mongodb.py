@@ -11,16 +11,18 @@ journal. Nothing stands in two documents, so nothing can come apart between two 
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any, Final, TypeVar
 
 from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient, ReturnDocument
-from pymongo.collection import Collection
+from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 from pymongo.errors import (
+    BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
     DocumentTooLarge,
@@ -42,12 +44,17 @@ from app.core.documents import (
     ingestion_from,
     job_document,
     job_from,
+    notice_document,
+    notice_from,
     place_of,
+    revision_document,
+    revision_from,
     storable,
     time_text,
 )
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
+from app.core.restatements import Notice, Revision, RevisionKey
 from app.errors import BadCredentials, CannotStart, InvalidInput, Refused, SpendscopeError, Unavailable
 from app.ports import Listing
 
@@ -64,6 +71,7 @@ OPEN: Final = sorted(set(JOB_STATUSES) - FINAL)
 ENDED: Final = sorted(FINAL)
 NOT_LET_IN: Final = frozenset({11, 13, 18, 8000})
 """UserNotFound, Unauthorized, AuthenticationFailed, and a hosted cluster's own code for the same."""
+DUPLICATE: Final = 11000
 NOT_KNOWN_THERE: Final = frozenset({59, 115, 238})
 """CommandNotFound, CommandNotSupported, NotImplemented: the server is no MongoDB, or less than one."""
 
@@ -100,7 +108,12 @@ def _indexes(database: Database[Document]) -> None:
     database["slots"].create_indexes([IndexModel([("slot", ASCENDING)])])
 
 
-STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (_indexes,)
+def _histories(database: Database[Document]) -> None:
+    database["revisions"].create_indexes([IndexModel([("day", ASCENDING)])])
+    database["notices"].create_indexes([_newest("at"), _newest("at", "kind"), _newest("at", "day")])
+
+
+STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (_indexes, _histories)
 """Each makes the next schema version from the one before and may be repeated. Version n = n steps taken."""
 
 
@@ -227,6 +240,46 @@ class MongoMetadata:
         found.sort(key=lambda part: (part["started"], part["_id"]))
         newest = {(part["day"], part["source"], part["key"]): part["status"] for part in found}
         return frozenset(date.fromisoformat(day) for (day, _, _), status in newest.items() if status == "quarantined")
+
+    # --- histories
+
+    def add_revisions(self, revisions: Sequence[Revision]) -> None:
+        if not revisions:
+            return
+        with self._failures():
+            try:
+                self._collection("revisions").insert_many(map(_revision_document, revisions), ordered=False)
+            except BulkWriteError as error:
+                # Those that are there already are what was asked for; anything else is not.
+                details = error.details or {}
+                others = [wrong for wrong in details.get("writeErrors", []) if wrong["code"] != DUPLICATE]
+                if others or details.get("writeConcernErrors"):
+                    raise
+
+    def revision_keys(self, start: date, end: date) -> set[RevisionKey]:
+        shown = {"day": 1, "account": 1, "revision": 1}
+        with self._failures():
+            found = self._collection("revisions").find(_days(start, end), shown).to_list()
+        return {(date.fromisoformat(part["day"]), part["account"], part["revision"]) for part in found}
+
+    def revisions(self, start: date, end: date, accounts: Collection[str] = ()) -> list[Revision]:
+        wanted = {**_days(start, end), **({"account": {"$in": sorted(accounts)}} if accounts else {})}
+        with self._failures():
+            found = self._collection("revisions").find(wanted).to_list()
+        return sorted(map(revision_from, found), key=lambda revision: revision.key)
+
+    def add_notice(self, notice: Notice) -> bool:
+        with self._failures():
+            return _inserted(self._collection("notices"), _keyed(notice_document(notice), "id"))
+
+    def notices(self, *, limit: int, cursor: str | None = None, kind: str | None = None) -> Listing[Notice]:
+        return self._page("notices", "at", {"kind": kind}, limit=limit, cursor=cursor, read=_notice_from)
+
+    def notices_of(self, day: date) -> list[Notice]:
+        newest_first = [("at", DESCENDING), ("_id", DESCENDING)]
+        with self._failures():
+            found = self._collection("notices").find({"day": str(day)}).sort(newest_first).to_list()
+        return [_notice_from(part) for part in found]
 
     # --- jobs
 
@@ -381,7 +434,7 @@ class MongoMetadata:
         with self._failures():
             return self._collection("jobs").update_one(wanted, {"$set": values}).matched_count == 1
 
-    def _collection(self, name: str) -> Collection[Document]:
+    def _collection(self, name: str) -> MongoCollection[Document]:
         return self._database()[name]
 
     def _database(self) -> Database[Document]:
@@ -493,7 +546,7 @@ def _final_slot(id: str) -> str:
     return f"final {id}"
 
 
-def _inserted(collection: Collection[Document], document: Document) -> bool:
+def _inserted(collection: MongoCollection[Document], document: Document) -> bool:
     """False when something with one of its unique values is there already."""
     try:
         collection.insert_one(document)
@@ -513,6 +566,20 @@ def _day_record_from(document: Document) -> DayRecord:
 
 def _ingestion_from(document: Document) -> Ingestion:
     return ingestion_from({**document, "id": document["_id"]})
+
+
+def _days(start: date, end: date) -> Document:
+    return {"day": {"$gte": str(start), "$lt": str(end)}}
+
+
+def _revision_document(revision: Revision) -> Document:
+    """An account's name may be longer than a key should be."""
+    account = hashlib.sha256(revision.account.encode()).hexdigest()[:32]
+    return {"_id": f"{revision.day} {account} {revision.revision}", **revision_document(revision)}
+
+
+def _notice_from(document: Document) -> Notice:
+    return notice_from({**document, "id": document["_id"]})
 
 
 def _job_from(document: Document) -> Job:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -27,12 +27,17 @@ from app.core.documents import (
     ingestion_from,
     job_document,
     job_from,
+    notice_document,
+    notice_from,
     place_of,
+    revision_document,
+    revision_from,
     storable,
     time_text,
 )
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
+from app.core.restatements import Notice, Revision, RevisionKey
 from app.errors import CannotStart, InvalidInput, SpendscopeError, Unavailable
 from app.ports import Listing
 
@@ -74,6 +79,16 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX job_status ON job (status, created, id)",
         "CREATE INDEX job_kind ON job (kind, created, id)",
         "CREATE TABLE slot (name TEXT NOT NULL, slot TEXT NOT NULL, PRIMARY KEY (name, slot))",
+    ),
+    (
+        """CREATE TABLE revision (
+            day TEXT NOT NULL, account TEXT NOT NULL, revision INTEGER NOT NULL, document TEXT NOT NULL,
+            PRIMARY KEY (day, account, revision))""",
+        """CREATE TABLE notice (
+            id TEXT PRIMARY KEY, kind TEXT NOT NULL, at TEXT NOT NULL, day TEXT NOT NULL, document TEXT NOT NULL)""",
+        "CREATE INDEX notice_newest ON notice (at, id)",
+        "CREATE INDEX notice_kind ON notice (kind, at, id)",
+        "CREATE INDEX notice_day ON notice (day, at, id)",
     ),
 )
 """Each makes the next schema version from the one before; a released step is never changed. Version n = n steps taken."""
@@ -178,6 +193,49 @@ class SqliteMetadata:
         )
         newest = {(row["day"], row["source"], row["key"]): row["status"] for row in rows}
         return frozenset(date.fromisoformat(day) for (day, _, _), status in newest.items() if status == "quarantined")
+
+    # --- histories
+
+    def add_revisions(self, revisions: Sequence[Revision]) -> None:
+        rows = [{**document, "document": _json(document)} for document in map(revision_document, revisions)]
+        with self._writing() as connection:
+            connection.executemany(
+                "INSERT INTO revision VALUES (:day, :account, :revision, :document) ON CONFLICT DO NOTHING",
+                [{name: row[name] for name in ("day", "account", "revision", "document")} for row in rows],
+            )
+
+    def revision_keys(self, start: date, end: date) -> set[RevisionKey]:
+        rows = self._rows(
+            "SELECT day, account, revision FROM revision WHERE day >= ? AND day < ?", (str(start), str(end))
+        )
+        return {(date.fromisoformat(row["day"]), row["account"], row["revision"]) for row in rows}
+
+    def revisions(self, start: date, end: date, accounts: Collection[str] = ()) -> list[Revision]:
+        rows = self._rows(
+            """SELECT document FROM revision WHERE day >= :start AND day < :end
+               AND (:accounts IS NULL OR account IN (SELECT value FROM json_each(:accounts)))
+               ORDER BY day, account, revision""",
+            {
+                "start": str(start),
+                "end": str(end),
+                "accounts": orjson.dumps(sorted(accounts)).decode() if accounts else None,
+            },
+        )
+        return [revision_from(orjson.loads(row["document"])) for row in rows]
+
+    def add_notice(self, notice: Notice) -> bool:
+        document = notice_document(notice)
+        values = {name: document[name] for name in ("id", "kind", "at", "day")} | {"document": _json(document)}
+        return self._changed(
+            "INSERT INTO notice VALUES (:id, :kind, :at, :day, :document) ON CONFLICT DO NOTHING", values
+        )
+
+    def notices(self, *, limit: int, cursor: str | None = None, kind: str | None = None) -> Listing[Notice]:
+        return self._page("notice", "at", {"kind": kind}, limit=limit, cursor=cursor, read=_notice_from)
+
+    def notices_of(self, day: date) -> list[Notice]:
+        rows = self._rows("SELECT document FROM notice WHERE day = ? ORDER BY at DESC, id DESC", (str(day),))
+        return [_notice_from(row) for row in rows]
 
     # --- jobs
 
@@ -435,6 +493,10 @@ def _json(document: Mapping[str, Any]) -> str:
 
 def _ingestion_from(row: sqlite3.Row) -> Ingestion:
     return ingestion_from(orjson.loads(row["document"]))
+
+
+def _notice_from(row: sqlite3.Row) -> Notice:
+    return notice_from(orjson.loads(row["document"]))
 
 
 def _failure(error: sqlite3.Error, path: Path) -> SpendscopeError:

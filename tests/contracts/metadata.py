@@ -22,6 +22,7 @@ from app.core.charges import Totals
 from app.core.jobs import FINAL, JOB_STATUSES, Job
 from app.core.ledger import AccountDay, DayRecord, Ingestion
 from app.core.periods import DAY as ONE_DAY
+from app.core.restatements import Move, Notice, Revision
 from app.errors import InvalidInput, Reason
 from app.ports import Metadata
 
@@ -61,6 +62,16 @@ def ingestion(id: str = "one", day: date = DAY, *, after: float = 0, **changes: 
     started = NOW + seconds(after)
     record = Ingestion(id, ROOT, f"{day}.csv", f"v-{id}", day, "ingested", started, started + seconds(1))
     return replace(record, **changes)
+
+
+def revision(number: int = 1, day: date = DAY, account: str = "111111111111", **changes: Any) -> Revision:
+    at = NOW + seconds(number)
+    return replace(Revision(day, account, number, at, f"{ROOT}{day}.csv", "ab12", totals(f"{number}.5")), **changes)
+
+
+def notice(id: str = "one", day: date = DAY, *, after: float = 0, **changes: Any) -> Notice:
+    moves = {"111111111111": Move(Decimal("1.50"), Decimal("-0.00000000000000000001"))}
+    return replace(Notice(id, "restated", NOW + seconds(after), day, "It moved.", moves), **changes)
 
 
 def job(id: str | None = None, *, key: str | None = None, after: float = 0, **changes: Any) -> Job:
@@ -176,8 +187,8 @@ class MetadataContract:
             revision=1,
             accounts={
                 "111111111111": account_day("-0.00000000000000000001", first=totals("999999999999.99")),
-                "released": account_day("0", owner=None, sha256=None, estimated=True, revision=7),
-                "no blended": account_day("12.340", current=totals("0.1", blended=None)),
+                "released": account_day("0", owner=None, sha256=None, estimated=True, revision=7, released_by="f"),
+                "no blended": account_day("12.340", current=totals("0.1", blended=None), spoken=True),
             },
             sources={f"{ROOT}{DAY}.csv": "ab", f"{ROOT}{DAY}.csv.gz": "cd"},
             covered=frozenset({"111111111111", "released"}),
@@ -268,6 +279,52 @@ class MetadataContract:
             for reader in readers:
                 reader.result()
         assert kept[store.ledger_version()] == store.day_records(DAY, DAY + 9 * ONE_DAY) if kept else True
+
+    # --- histories
+
+    def test_a_revision_comes_back_as_it_was_put(self, store: Metadata) -> None:
+        full = revision(3, source=HOSTILE[2], sha256="cd", totals=totals("-0.10", blended=None), estimated=True)
+        bare = revision(1, source=None, sha256=None, spoken=True)
+        store.add_revisions([full, bare])
+        assert store.revisions(DAY, DAY + ONE_DAY) == [bare, full]
+
+    def test_a_revision_is_kept_as_it_was_first_put(self, store: Metadata) -> None:
+        store.add_revisions([revision(1), revision(2)])
+        store.add_revisions([revision(2, sha256="other"), revision(3), revision(1, sha256="other")])
+        store.add_revisions([])
+        assert store.revisions(DAY, DAY + ONE_DAY) == [revision(1), revision(2), revision(3)]
+        assert store.revision_keys(DAY, DAY + ONE_DAY) == {revision(n).key for n in (1, 2, 3)}
+
+    def test_revisions_are_asked_by_day_and_account_and_names_are_only_names(self, store: Metadata) -> None:
+        many = [revision(n, DAY + d * ONE_DAY, name) for d in range(3) for name in HOSTILE for n in (1, 2)]
+        store.add_revisions(random.Random(7).sample(many, len(many)))
+        expected = sorted((one for one in many if one.day < DAY + 2 * ONE_DAY), key=lambda one: one.key)
+        assert store.revisions(DAY, DAY + 2 * ONE_DAY) == expected
+        assert store.revision_keys(DAY, DAY + 2 * ONE_DAY) == {one.key for one in expected}
+        some = set(HOSTILE[::2])
+        assert store.revisions(DAY, DAY + 2 * ONE_DAY, some) == [one for one in expected if one.account in some]
+        assert store.revisions(DAY, DAY + ONE_DAY, ["nobody"]) == []
+        assert store.revisions(DAY, DAY) == []
+
+    def test_of_several_writers_of_a_history_each_revision_is_there_once(self, store: Metadata) -> None:
+        mine = [[revision(n, sha256=f"writer {w}") for n in range(1, 20)] for w in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(store.add_revisions, mine))
+        found = store.revisions(DAY, DAY + ONE_DAY)
+        assert [one.revision for one in found] == list(range(1, 20))
+
+    def test_notices_are_kept_once_and_listed_newest_first(self, store: Metadata) -> None:
+        odd = notice("odd", DAY + ONE_DAY, after=3, kind="reference", message="é$set", moves={})
+        for one in (notice("a"), notice("b", after=1), odd):
+            assert store.add_notice(one)
+        assert not store.add_notice(notice("a", message="another"))
+        first = store.notices(limit=2)
+        rest = store.notices(limit=2, cursor=first.next_cursor)
+        assert [*first.items, *rest.items] == [odd, notice("b", after=1), notice("a")]
+        assert rest.next_cursor is None
+        assert store.notices(limit=9, kind="restated").items == [notice("b", after=1), notice("a")]
+        assert store.notices_of(DAY) == [notice("b", after=1), notice("a")]
+        assert store.notices_of(DAY + 2 * ONE_DAY) == []
 
     # --- ingestions
 
