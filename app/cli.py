@@ -257,6 +257,31 @@ def print_costs(backends: Backends, asked: CostQuery, form: str) -> None:
             say(f"{word}: {', '.join(map(str, days))}")
 
 
+@main.command()
+@click.option("--start", required=True, help="First day, YYYY-MM-DD.")
+@click.option("--end", required=True, help="The day after the last, YYYY-MM-DD.")
+@click.option("--account", "accounts", multiple=True, help="Only this account; repeat it for several.")
+@click.option("--metric", default="amortized_cost", show_default=True)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@told_in_one_line
+def restatements(start: str, end: str, accounts: tuple[str, ...], metric: str, form: str) -> None:
+    """What each day was first reported as, called complete as, and is now; and how much days move.
+
+    csv has every report; json is the API's object with all days.
+    """
+    from app.core.charges import METRICS
+    from app.core.periods import DateRange, day_from
+    from app.core.query import choice
+    from app.tables import restatement_lines
+
+    days = DateRange(day_from(start, "start"), day_from(end, "end"))
+    choice("metric", metric, METRICS)
+    backends = open_backends(read_settings())
+    backends.metadata.prepare()
+    for part in restatement_lines(backends, days, metric, accounts, form):
+        click.echo(part, nl=False)
+
+
 def printable(text: str) -> str:
     """Text from data without what a terminal would act on."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

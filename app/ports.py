@@ -171,8 +171,8 @@ class History(Protocol):
     def notices(self, *, limit: int, cursor: str | None = None, kind: str | None = None) -> Listing[Notice]:
         """Newest first. Raises InvalidInput for a cursor it did not give out."""
 
-    def notices_of(self, day: date) -> list[Notice]:
-        """Those about this day, newest first."""
+    def notices_about(self, start: date, end: date) -> list[Notice]:
+        """Those about days in [start, end), newest first."""
 
 
 class Jobs(Protocol):

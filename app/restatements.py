@@ -60,7 +60,7 @@ def _raise_notice(backends: Backends, record: DayRecord) -> None:
     history = histories(backends, DateRange(record.day, record.day + DAY)).get(record.day)
     settings = backends.settings
     limits = NoticeLimits(settings.restatement_notice_percent, settings.restatement_notice_amount)
-    earlier = backends.metadata.notices_of(record.day)
+    earlier = backends.metadata.notices_about(record.day, record.day + DAY)
     notice = restated_notice(history, earlier, limits, settings.currency) if history else None
     if notice and backends.metadata.add_notice(notice):
         log.warning("%s", notice.message)

@@ -113,7 +113,7 @@ def test_a_settling_day_moves_without_a_notice_and_a_closed_one_raises_it_once(
     (notice,) = backends.metadata.notices(limit=9).items
     assert notice.move is not None
     assert (notice.day, notice.move.before, notice.move.after) == (DAY, 100, 300)
-    assert backends.metadata.notices_of(NOW.date()) == []
+    assert backends.metadata.notices_about(NOW.date(), NOW.date() + timedelta(days=1)) == []
 
 
 def test_a_new_account_on_a_day_called_complete_is_a_move(backends: Backends, folder: Path) -> None:

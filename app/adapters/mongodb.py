@@ -275,10 +275,10 @@ class MongoMetadata:
     def notices(self, *, limit: int, cursor: str | None = None, kind: str | None = None) -> Listing[Notice]:
         return self._page("notices", "at", {"kind": kind}, limit=limit, cursor=cursor, read=_notice_from)
 
-    def notices_of(self, day: date) -> list[Notice]:
+    def notices_about(self, start: date, end: date) -> list[Notice]:
         newest_first = [("at", DESCENDING), ("_id", DESCENDING)]
         with self._failures():
-            found = self._collection("notices").find({"day": str(day)}).sort(newest_first).to_list()
+            found = self._collection("notices").find(_days(start, end)).sort(newest_first).to_list()
         return [_notice_from(part) for part in found]
 
     # --- jobs

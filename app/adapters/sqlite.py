@@ -233,8 +233,10 @@ class SqliteMetadata:
     def notices(self, *, limit: int, cursor: str | None = None, kind: str | None = None) -> Listing[Notice]:
         return self._page("notice", "at", {"kind": kind}, limit=limit, cursor=cursor, read=_notice_from)
 
-    def notices_of(self, day: date) -> list[Notice]:
-        rows = self._rows("SELECT document FROM notice WHERE day = ? ORDER BY at DESC, id DESC", (str(day),))
+    def notices_about(self, start: date, end: date) -> list[Notice]:
+        rows = self._rows(
+            "SELECT document FROM notice WHERE day >= ? AND day < ? ORDER BY at DESC, id DESC", (str(start), str(end))
+        )
         return [_notice_from(row) for row in rows]
 
     # --- jobs

@@ -17,6 +17,7 @@ from app.core.amounts import text
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import AccountDay, DayStatus, Ingestion, IngestionStatus
+from app.core.restatements import Move, Notice, NoticeKind
 
 Amount = Annotated[Decimal, WithJsonSchema({"type": "number"})]
 ExactText = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$", examples=["4321.0934"])]
@@ -232,6 +233,129 @@ def ingestion_members(found: Ingestion) -> dict[str, Any]:
         "totals": MetricTotals.of(found.totals) if found.totals else None,
         "reason": ReasonNotTaken(**vars(reason)) if reason else None,
     }
+
+
+# --- restatements -------------------------------------------------------------------------------------------------
+
+
+class Moved(Answer):
+    """From one figure to another; `percent` is null where it was nothing and is something now."""
+
+    before: ExactText
+    after: ExactText
+    amount: ExactText
+    percent: ExactText | None
+
+    @classmethod
+    def of(cls, move: Move | None) -> Moved | None:
+        if move is None:
+            return None
+        return cls(
+            before=text(move.before), after=text(move.after), amount=text(move.amount), percent=exact_text(move.percent)
+        )
+
+
+class Report(Answer):
+    """One report of an account-day. `before` is null for the first one, and where the one before was not kept."""
+
+    revision: int = Field(description="1 is the first report; it grows when figures or their estimated mark change.")
+    at: dt.datetime
+    source: str | None = Field(description="The file it came with; null when it is older than the restatement ledger.")
+    sha256: str | None
+    estimated: bool
+    before: MetricTotals | None
+    after: MetricTotals
+
+
+class AccountRestatement(Answer):
+    """One account's part of a day. All figures are null where the metric is not available."""
+
+    account: str
+    first: ExactText | None = Field(description="As first reported.")
+    complete: ExactText | None = Field(description="As first called complete; null while it has not been, or unknown.")
+    completed_at: dt.datetime | None
+    current: ExactText | None = Field(description="As known now.")
+    moved: Moved | None = Field(description="Since it was called complete.")
+    reports: list[Report]
+
+
+class DayRestatement(Answer):
+    """A day with all of the accounts asked about, summed. It is complete when all of them are."""
+
+    date: dt.date
+    first: ExactText | None
+    complete: ExactText | None
+    completed_at: dt.datetime | None
+    current: ExactText | None
+    moved: Moved | None
+    accounts: list[AccountRestatement]
+
+
+class Restatements(Answer):
+    """Days that were ever reported, in order."""
+
+    items: list[DayRestatement]
+    metric: str
+    unit: str | None = Field(description="Unit of the figures; null for a usage quantity.")
+    next_cursor: str | None
+
+
+class MovementAtAge(Answer):
+    """How far days had moved, without the sign, so long after they were called complete: percent of what they were."""
+
+    age: int = Field(description="Days since the day was called complete.")
+    days: int = Field(description="How many days of the range are that old.")
+    median: ExactText
+    p90: ExactText
+    max: ExactText
+
+
+class Movements(Answer):
+    """By age, youngest first."""
+
+    items: list[MovementAtAge]
+    metric: str
+    next_cursor: str | None
+
+
+class NoticeMove(Answer):
+    account: str
+    before: ExactText
+    after: ExactText
+
+
+class NoticeAnswer(Answer):
+    """Something a person should know about the figures. `day` of a reference is the first of its month."""
+
+    id: str
+    kind: NoticeKind
+    at: dt.datetime
+    day: dt.date
+    message: str
+    moved: Moved | None = Field(description="All its accounts together; null when it is about something else.")
+    accounts: list[NoticeMove]
+
+    @classmethod
+    def of(cls, notice: Notice) -> NoticeAnswer:
+        return cls(
+            id=notice.id,
+            kind=notice.kind,
+            at=notice.at,
+            day=notice.day,
+            message=notice.message,
+            moved=Moved.of(notice.move),
+            accounts=[
+                NoticeMove(account=name, before=text(move.before), after=text(move.after))
+                for name, move in notice.moves.items()
+            ],
+        )
+
+
+class Notices(Answer):
+    """Newest first."""
+
+    items: list[NoticeAnswer]
+    next_cursor: str | None
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------------

@@ -323,8 +323,9 @@ class MetadataContract:
         assert [*first.items, *rest.items] == [odd, notice("b", after=1), notice("a")]
         assert rest.next_cursor is None
         assert store.notices(limit=9, kind="restated").items == [notice("b", after=1), notice("a")]
-        assert store.notices_of(DAY) == [notice("b", after=1), notice("a")]
-        assert store.notices_of(DAY + 2 * ONE_DAY) == []
+        assert store.notices_about(DAY, DAY + ONE_DAY) == [notice("b", after=1), notice("a")]
+        assert store.notices_about(DAY, DAY + 2 * ONE_DAY) == [odd, notice("b", after=1), notice("a")]
+        assert store.notices_about(DAY + 2 * ONE_DAY, DAY + 9 * ONE_DAY) == []
 
     # --- ingestions
 
