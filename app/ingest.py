@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.backends import Backends
 from app.core.charges import METRICS, Totals
 from app.core.jobs import Job, JobStatus
-from app.core.ledger import Arrival, DayRecord, Decision, Ingestion, begin, decide
+from app.core.ledger import TAKEN, Arrival, DayRecord, Decision, Ingestion, begin, decide
 from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Unavailable
 from app.jobs import submit
 from app.ports import SourceObject, StoredDay
@@ -31,8 +31,6 @@ Progress = Callable[[int, "int | None", str], None]
 """Steps done, steps in all, what is being done. Raises when the job is no longer ours: nothing may be written then."""
 
 STEPS: Final = 4
-TAKEN: Final = ("ingested", "superseded", "waiting")
-"""Statuses of ingestions that were taken, or held against another file: they have the totals of their bytes."""
 AGREES: Final = Decimal("1e-6")
 """How closely a store of floats must read back each account's day, relative to its size from 1 up."""
 

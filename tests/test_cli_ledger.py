@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from app.backends import Backends
 from app.cli import main
 from tests.arrivals import arrive, csv, take
+from tests.test_reconciliation import refer
 
 Run = Callable[..., Result]
 
@@ -50,3 +51,23 @@ def test_bad_questions_are_one_line_and_exit_2(run: Run, arguments: tuple[str, .
     refused = run("restatements", *arguments)
     assert refused.exit_code == 2
     assert "Traceback" not in refused.output
+
+
+def test_a_month_that_reconciles_exits_0_and_one_that_does_not_1(backends: Backends, folder: Path, run: Run) -> None:
+    take(backends, arrive(folder, csv("=cmd,S,r,10.5,1,1,1")))
+    nothing = run("reconcile", "--month", "2026-10")
+    assert nothing.exit_code == 0, nothing.output
+    assert "were not collected" in nothing.output
+    refer(folder, [["2026-10-01", "=cmd", "Usage", "10.5"], ["2026-10-01", "=cmd", "Tax", "1"]])
+    explained = run("reconcile", "--month", "2026-10")
+    assert explained.exit_code == 0, explained.output
+    assert "tax" in explained.output
+    refer(folder, [["2026-10-01", "=cmd", "Usage", "10.51"]], collected="2026-10-12T00:00:00Z")
+    table = run("reconcile", "--month", "2026-10")
+    assert table.exit_code == 1
+    assert "unexplained" in table.output
+    (row,) = csv_files.DictReader(io.StringIO(run("reconcile", "--month", "2026-10", "--format", "csv").output))
+    assert (row["account"], row["difference"], row["unexplained"]) == ("'=cmd", "-0.01", "-0.01")
+    answer = json.loads(run("reconcile", "--month", "2026-10", "--format", "json").output)
+    assert answer["items"][0]["unexplained"] == "-0.01"
+    assert run("reconcile", "--month", "2026-1").exit_code == 2

@@ -16,6 +16,7 @@ from app.config import Settings
 from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
 from app.ingest import repair, watch
+from app.reconciliation import take_references
 from app.restatements import keep_histories
 
 log = logging.getLogger(__name__)
@@ -198,6 +199,7 @@ class Watching:
             keep_histories(self._backends)
             self._repaired = True
         found = watch(self._backends)
+        take_references(self._backends)
         if found.jobs:
             log.info("%d new files, %d known", len(found.jobs), found.known)
 

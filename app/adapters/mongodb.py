@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -47,6 +48,9 @@ from app.core.documents import (
     notice_document,
     notice_from,
     place_of,
+    reference_document,
+    reference_from,
+    reference_rows,
     revision_document,
     revision_from,
     storable,
@@ -54,6 +58,7 @@ from app.core.documents import (
 )
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
+from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.errors import BadCredentials, CannotStart, InvalidInput, Refused, SpendscopeError, Unavailable
 from app.ports import Listing
@@ -110,6 +115,9 @@ def _indexes(database: Database[Document]) -> None:
 
 def _histories(database: Database[Document]) -> None:
     database["revisions"].create_indexes([IndexModel([("day", ASCENDING)])])
+    database["ingestions"].create_indexes([IndexModel([("day", ASCENDING), ("sha256", ASCENDING)])])
+    database["references"].create_indexes([IndexModel([("source", ASCENDING)])])
+    database["reference_accounts"].create_indexes([IndexModel([("month", ASCENDING), ("edition", ASCENDING)])])
     database["notices"].create_indexes([_newest("at"), _newest("at", "kind"), _newest("at", "day")])
 
 
@@ -229,6 +237,11 @@ class MongoMetadata:
             found = self._collection("ingestions").find({"source": source, "key": key}).sort(newest_first).to_list()
         return [_ingestion_from(part) for part in found]
 
+    def ingestions_with(self, start: date, end: date, sha256s: Collection[str]) -> list[Ingestion]:
+        wanted = {**_days(start, end), "sha256": {"$in": sorted(sha256s)}}
+        with self._failures():
+            return [_ingestion_from(part) for part in self._collection("ingestions").find(wanted).to_list()]
+
     def quarantined_days(self, start: date, end: date) -> frozenset[date]:
         with self._failures():
             found = (
@@ -280,6 +293,59 @@ class MongoMetadata:
         with self._failures():
             found = self._collection("notices").find(_days(start, end)).sort(newest_first).to_list()
         return [_notice_from(part) for part in found]
+
+    # --- references
+
+    def put_reference(self, kept: KeptReference) -> None:
+        """An edition's accounts first, then the head that names it, then the edition before is forgotten: a reader has
+        one whole edition whenever this is stopped."""
+        month = _reference_id(kept.source, kept.month)
+        head: Document = {
+            "source": kept.source,
+            "month": str(kept.month),
+            "version": kept.version,
+            "problem": storable(kept.problem),
+        }
+        with self._failures():
+            references, accounts = self._collection("references"), self._collection("reference_accounts")
+            if kept.reference is None:
+                references.update_one({"_id": month}, {"$set": head}, upsert=True)
+                return
+            edition = uuid.uuid4().hex
+            parts = [
+                {"month": month, "edition": edition, "account": account, "rows": reference_rows(days)}
+                for account, days in kept.reference.accounts.items()
+            ]
+            if parts:
+                accounts.insert_many(parts)
+            head |= {"edition": edition, "document": reference_document(kept.reference)}
+            before = references.find_one_and_update({"_id": month}, {"$set": head}, upsert=True)
+            if before and "edition" in before:
+                accounts.delete_many({"month": month, "edition": before["edition"]})
+
+    def reference_versions(self, source: str) -> dict[date, str]:
+        with self._failures():
+            found = self._collection("references").find({"source": source}, {"month": 1, "version": 1}).to_list()
+        return {date.fromisoformat(part["month"]): part["version"] for part in found}
+
+    def reference(self, source: str, month: date) -> KeptReference | None:
+        place = _reference_id(source, month)
+        with self._failures():
+            for _ in range(5):
+                head = self._collection("references").find_one({"_id": place})
+                if head is None:
+                    return None
+                document = head.get("document")
+                if document is None:
+                    return KeptReference(source, month, head["version"], head["problem"], None)
+                edition = {"month": place, "edition": head["edition"]}
+                parts = self._collection("reference_accounts").find(edition).to_list()
+                if len(parts) == document["accounts"]:
+                    rows = {part["account"]: part["rows"] for part in parts}
+                    found = reference_from(document, rows)
+                    return KeptReference(source, month, head["version"], head["problem"], found)
+                # Another edition has taken its place between the two reads.
+        raise Unavailable("metadata", f"Cost Explorer's totals of {month:%Y-%m} are being replaced. Try again.")
 
     # --- jobs
 
@@ -576,6 +642,10 @@ def _revision_document(revision: Revision) -> Document:
     """An account's name may be longer than a key should be."""
     account = hashlib.sha256(revision.account.encode()).hexdigest()[:32]
     return {"_id": f"{revision.day} {account} {revision.revision}", **revision_document(revision)}
+
+
+def _reference_id(source: str, month: date) -> str:
+    return f"{month} {hashlib.sha256(source.encode()).hexdigest()[:32]}"
 
 
 def _notice_from(document: Document) -> Notice:

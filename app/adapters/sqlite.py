@@ -30,6 +30,9 @@ from app.core.documents import (
     notice_document,
     notice_from,
     place_of,
+    reference_document,
+    reference_from,
+    reference_rows,
     revision_document,
     revision_from,
     storable,
@@ -37,6 +40,7 @@ from app.core.documents import (
 )
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
+from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.errors import CannotStart, InvalidInput, SpendscopeError, Unavailable
 from app.ports import Listing
@@ -89,6 +93,14 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX notice_newest ON notice (at, id)",
         "CREATE INDEX notice_kind ON notice (kind, at, id)",
         "CREATE INDEX notice_day ON notice (day, at, id)",
+        "ALTER TABLE ingestion ADD COLUMN sha256 TEXT AS (json_extract(document, '$.sha256')) VIRTUAL",
+        "CREATE INDEX ingestion_bytes ON ingestion (day, sha256)",
+        """CREATE TABLE reference (
+            source TEXT NOT NULL, month TEXT NOT NULL, version TEXT NOT NULL, problem TEXT, document TEXT,
+            PRIMARY KEY (source, month))""",
+        """CREATE TABLE reference_account (
+            source TEXT NOT NULL, month TEXT NOT NULL, account TEXT NOT NULL, rows TEXT NOT NULL,
+            PRIMARY KEY (source, month, account))""",
     ),
 )
 """Each makes the next schema version from the one before; a released step is never changed. Version n = n steps taken."""
@@ -185,6 +197,14 @@ class SqliteMetadata:
         )
         return [_ingestion_from(row) for row in rows]
 
+    def ingestions_with(self, start: date, end: date, sha256s: Collection[str]) -> list[Ingestion]:
+        rows = self._rows(
+            """SELECT document FROM ingestion
+               WHERE day >= ? AND day < ? AND sha256 IN (SELECT value FROM json_each(?))""",
+            (str(start), str(end), orjson.dumps(sorted(sha256s)).decode()),
+        )
+        return [_ingestion_from(row) for row in rows]
+
     def quarantined_days(self, start: date, end: date) -> frozenset[date]:
         rows = self._rows(
             """SELECT day, source, key, status FROM ingestion
@@ -238,6 +258,52 @@ class SqliteMetadata:
             "SELECT document FROM notice WHERE day >= ? AND day < ? ORDER BY at DESC, id DESC", (str(start), str(end))
         )
         return [_notice_from(row) for row in rows]
+
+    # --- references
+
+    def put_reference(self, kept: KeptReference) -> None:
+        values = {
+            "source": kept.source,
+            "month": str(kept.month),
+            "version": kept.version,
+            "problem": storable(kept.problem),
+            "document": _json(reference_document(kept.reference)) if kept.reference else None,
+        }
+        with self._writing() as connection:
+            connection.execute(
+                """INSERT INTO reference VALUES (:source, :month, :version, :problem, :document)
+                   ON CONFLICT DO UPDATE SET version = :version, problem = :problem,
+                       document = coalesce(:document, document)""",
+                values,
+            )
+            if kept.reference is None:
+                return
+            connection.execute("DELETE FROM reference_account WHERE source = :source AND month = :month", values)
+            connection.executemany(
+                "INSERT INTO reference_account VALUES (?, ?, ?, ?)",
+                (
+                    (kept.source, values["month"], account, reference_rows(days))
+                    for account, days in kept.reference.accounts.items()
+                ),
+            )
+
+    def reference_versions(self, source: str) -> dict[date, str]:
+        rows = self._rows("SELECT month, version FROM reference WHERE source = ?", (source,))
+        return {date.fromisoformat(row["month"]): row["version"] for row in rows}
+
+    def reference(self, source: str, month: date) -> KeptReference | None:
+        # One statement, so that head and accounts are of one moment.
+        rows = self._rows(
+            """SELECT version, problem, document, account, rows FROM reference
+               LEFT JOIN reference_account USING (source, month) WHERE source = ? AND month = ?""",
+            (source, str(month)),
+        )
+        if not rows:
+            return None
+        head = rows[0]
+        accounts = {row["account"]: row["rows"] for row in rows if row["account"] is not None}
+        found = reference_from(orjson.loads(head["document"]), accounts) if head["document"] else None
+        return KeptReference(source, month, head["version"], head["problem"], found)
 
     # --- jobs
 

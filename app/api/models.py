@@ -17,6 +17,7 @@ from app.core.amounts import text
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import AccountDay, DayStatus, Ingestion, IngestionStatus
+from app.core.reconciliation import Category
 from app.core.restatements import Move, Notice, NoticeKind
 
 Amount = Annotated[Decimal, WithJsonSchema({"type": "number"})]
@@ -355,6 +356,69 @@ class Notices(Answer):
     """Newest first."""
 
     items: list[NoticeAnswer]
+    next_cursor: str | None
+
+
+# --- reconciliation -----------------------------------------------------------------------------------------------
+
+
+class DayAmount(Answer):
+    date: dt.date
+    amount: ExactText
+
+
+class Explained(Answer):
+    """`tax`, `credits`, `refunds`, `support`: what the file lacks or has differently. `rounding`: less than half a cent a day.
+    `held`: a file that is held against the account-day has Cost Explorer's total. `timing`: the account-day was that once,
+    is settling, or could not be collected."""
+
+    category: Category
+    amount: ExactText
+
+
+class AccountReconciliation(Answer):
+    """One account's month. `difference` = `ours` − `cost_explorer` = Σ `explained` + `unexplained`, exactly; these are
+    null when no day could be compared."""
+
+    account: str
+    file: ExactText | None = Field(
+        description="Sum of what its files say; null where the ledger lacks a file's record."
+    )
+    ledger: ExactText | None = Field(description="What is shown; null where the metric is not available.")
+    store: ExactText | None = Field(
+        description="Read from the cost store; null where it has not all of the days any more."
+    )
+    days_compared: int
+    ours: ExactText | None = Field(description="The ledger's total of the compared days.")
+    cost_explorer: ExactText | None = Field(description="Cost Explorer's total of the same days.")
+    difference: ExactText | None
+    explained: list[Explained]
+    unexplained: ExactText | None
+    unexplained_days: list[DayAmount]
+    only_here: list[DayAmount] = Field(description="Days that Cost Explorer's totals lack.")
+    only_there: list[DayAmount] = Field(description="Days that no accepted file speaks for.")
+
+
+class ReferenceState(Answer):
+    """Cost Explorer's totals as the collector recorded them."""
+
+    collected: dt.datetime | None = Field(
+        description="When they were collected; null when there are none that can be read."
+    )
+    recorded: bool = Field(description="Whether they have this metric.")
+    problem: str | None = Field(description="Why the newest file of them could not be read.")
+
+
+class ReconciledMonth(Answer):
+    """Every account that either side has, by name."""
+
+    month: str
+    metric: str
+    currency: str
+    reference: ReferenceState
+    store_exact: bool = Field(description="false: the store keeps floats, which agree to 1e-6.")
+    store_since: dt.date | None = Field(description="First day the store keeps; null for all.")
+    items: list[AccountReconciliation]
     next_cursor: str | None
 
 

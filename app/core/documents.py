@@ -20,6 +20,7 @@ from app.core.amounts import text
 from app.core.charges import Totals
 from app.core.jobs import FINAL, Job, JobStatus
 from app.core.ledger import AccountDay, DayRecord, Ingestion
+from app.core.reconciliation import Reference
 from app.core.restatements import Move, Notice, Revision
 from app.errors import InvalidInput, Reason
 
@@ -251,6 +252,46 @@ def notice_from(document: Mapping[str, Any]) -> Notice:
         day=date.fromisoformat(document["day"]),
         message=document["message"],
         moves={part["account"]: Move(Decimal(part["before"]), Decimal(part["after"])) for part in document["moves"]},
+    )
+
+
+# --- references ---------------------------------------------------------------------------------------------------
+
+
+def reference_document(reference: Reference) -> Document:
+    """All but the accounts, of which each is a document of its own."""
+    return {
+        "month": str(reference.month),
+        "collected": time_text(reference.collected),
+        "currency": reference.currency,
+        "metrics": list(reference.metrics),
+        "accounts": len(reference.accounts),
+    }
+
+
+def reference_rows(days: Mapping[date, Mapping[str, tuple[Decimal, ...]]]) -> str:
+    """One account's amounts as JSON text: day, record type, one exact decimal a metric. Not every store nests lists."""
+    rows = [
+        [str(day), record_type, *map(text, amounts)]
+        for day, types in days.items()
+        for record_type, amounts in types.items()
+    ]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def reference_from(document: Mapping[str, Any], accounts: Mapping[str, str]) -> Reference:
+    """`accounts` has the text of each account's rows."""
+    found: dict[str, dict[date, dict[str, tuple[Decimal, ...]]]] = {}
+    for account, rows in sorted(accounts.items()):
+        of_account = found.setdefault(account, {})
+        for day, record_type, *amounts in json.loads(rows):
+            of_account.setdefault(date.fromisoformat(day), {})[record_type] = tuple(map(Decimal, amounts))
+    return Reference(
+        month=date.fromisoformat(document["month"]),
+        collected=time_from(document["collected"]),
+        currency=document["currency"],
+        metrics=tuple(document["metrics"]),
+        accounts=found,
     )
 
 

@@ -1,4 +1,4 @@
-"""CSV that people open in a spreadsheet (RFC 4180): text can never become a formula, figures keep every digit."""
+"""Text from data on its way out: into a spreadsheet (RFC 4180), where it can never become a formula, and a terminal."""
 
 from __future__ import annotations
 
@@ -35,3 +35,8 @@ def _written(cell: Cell) -> str:
     if isinstance(cell, Decimal):
         return text(cell)
     return "" if cell is None else str(cell)
+
+
+def printable(value: str) -> str:
+    """Text from data without what a terminal would act on."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in value)

@@ -19,6 +19,8 @@ from app.errors import Reason
 
 IngestionStatus = Literal["ingested", "noop", "quarantined", "superseded", "waiting", "failed"]
 INGESTION_STATUSES: Final = ("ingested", "noop", "quarantined", "superseded", "waiting", "failed")
+TAKEN: Final = ("ingested", "superseded", "waiting")
+"""Statuses of files that were taken, or are held against another: they have the totals of their bytes."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from app.core.charges import Totals
 from app.core.jobs import FINAL, JOB_STATUSES, Job
 from app.core.ledger import AccountDay, DayRecord, Ingestion
 from app.core.periods import DAY as ONE_DAY
+from app.core.reconciliation import KeptReference, Reference
 from app.core.restatements import Move, Notice, Revision
 from app.errors import InvalidInput, Reason
 from app.ports import Metadata
@@ -72,6 +73,16 @@ def revision(number: int = 1, day: date = DAY, account: str = "111111111111", **
 def notice(id: str = "one", day: date = DAY, *, after: float = 0, **changes: Any) -> Notice:
     moves = {"111111111111": Move(Decimal("1.50"), Decimal("-0.00000000000000000001"))}
     return replace(Notice(id, "restated", NOW + seconds(after), day, "It moved.", moves), **changes)
+
+
+MONTH = date(2026, 11, 1)
+
+
+def kept_reference(version: str = "v1") -> Any:
+    days = {DAY: {"Usage": (Decimal("1.10"),), "$set": (Decimal("-0.00000000000000000001"),)}}
+    accounts = dict.fromkeys(HOSTILE, days)
+    reference = Reference(MONTH, NOW, "USD", ("amortized_cost",), accounts)
+    return KeptReference(ROOT, MONTH, version, None, reference)
 
 
 def job(id: str | None = None, *, key: str | None = None, after: float = 0, **changes: Any) -> Job:
@@ -327,7 +338,81 @@ class MetadataContract:
         assert store.notices_about(DAY, DAY + 2 * ONE_DAY) == [odd, notice("b", after=1), notice("a")]
         assert store.notices_about(DAY + 2 * ONE_DAY, DAY + 9 * ONE_DAY) == []
 
+    # --- references
+
+    def test_a_reference_comes_back_as_it_was_put(self, store: Metadata) -> None:
+        assert store.reference(ROOT, MONTH) is None
+        assert store.reference_versions(ROOT) == {}
+        kept = kept_reference()
+        store.put_reference(kept)
+        assert store.reference(ROOT, MONTH) == kept
+        assert store.reference_versions(ROOT) == {MONTH: "v1"}
+        assert store.reference("s3://other/", MONTH) is None
+        assert store.reference(ROOT, date(2026, 9, 1)) is None
+
+    def test_a_newer_reference_takes_the_place_of_the_one_before(self, store: Metadata) -> None:
+        store.put_reference(kept_reference())
+        other = replace(kept_reference("v2").reference, accounts={"new": {DAY: {"Tax": (Decimal("-0.10"),)}}})
+        newer = replace(kept_reference("v2"), reference=other)
+        for _ in range(2):
+            store.put_reference(newer)
+            assert store.reference(ROOT, MONTH) == newer
+        empty = replace(newer, version="v3", reference=replace(other, accounts={}))
+        store.put_reference(empty)
+        assert store.reference(ROOT, MONTH) == empty
+
+    def test_one_that_cannot_be_read_is_known_and_leaves_the_last_that_could(self, store: Metadata) -> None:
+        bad = KeptReference(ROOT, MONTH, "v0", "it is not JSON", None)
+        store.put_reference(bad)
+        assert store.reference(ROOT, MONTH) == bad
+        store.put_reference(kept_reference())
+        store.put_reference(replace(bad, version="v2"))
+        assert store.reference_versions(ROOT) == {MONTH: "v2"}
+        expected = replace(kept_reference("v2"), problem="it is not JSON")
+        assert store.reference(ROOT, MONTH) == expected
+        store.put_reference(kept_reference("v3"))
+        assert store.reference(ROOT, MONTH) == kept_reference("v3")
+
+    def test_readers_have_one_whole_reference(self, store: Metadata) -> None:
+        """Two writers replace it again and again; what is read is one of them, all of it."""
+        versions = {}
+        for name in ("v1", "v2"):
+            accounts = {f"{name} {n}": {DAY: {"Usage": (Decimal(n),)}} for n in range(20)}
+            kept = kept_reference(name)
+            versions[name] = replace(kept, reference=replace(kept.reference, accounts=accounts))
+        store.put_reference(versions["v1"])
+        done = threading.Event()
+
+        def write(name: str) -> None:
+            for _ in range(15):
+                store.put_reference(versions[name])
+
+        def read() -> int:
+            seen = 0
+            while not done.is_set():
+                found = store.reference(ROOT, MONTH)
+                assert found is not None
+                assert found == versions[found.version]
+                seen += 1
+            return seen
+
+        with ThreadPoolExecutor(3) as pool:
+            reader = pool.submit(read)
+            for writer in [pool.submit(write, name) for name in versions]:
+                writer.result()
+            done.set()
+            assert reader.result() > 0
+
     # --- ingestions
+
+    def test_ingestions_are_found_by_day_and_bytes(self, store: Metadata) -> None:
+        for n in range(6):
+            store.put_ingestion(ingestion(str(n), DAY + n % 2 * ONE_DAY, sha256=f"sha {n // 2}"))
+        store.put_ingestion(ingestion("none", sha256=None))
+        found = store.ingestions_with(DAY, DAY + ONE_DAY, {"sha 0", "sha 2", "x"})
+        assert sorted(one.id for one in found) == ["0", "4"]
+        assert all(store.ingestion(one.id) == one for one in found)
+        assert store.ingestions_with(DAY, DAY + ONE_DAY, []) == []
 
     def test_an_ingestion_comes_back_as_it_was_put(self, store: Metadata) -> None:
         full = Ingestion(
