@@ -16,6 +16,8 @@ from app.config import Settings
 from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
 from app.ingest import repair, watch
+from app.reconciliation import take_references
+from app.restatements import keep_histories
 
 log = logging.getLogger(__name__)
 
@@ -194,8 +196,10 @@ class Watching:
         """Queue what is new in the source, after (once) what ledger and cost store disagree about."""
         if not self._repaired:
             repair(self._backends)
+            keep_histories(self._backends)
             self._repaired = True
         found = watch(self._backends)
+        take_references(self._backends)
         if found.jobs:
             log.info("%d new files, %d known", len(found.jobs), found.known)
 

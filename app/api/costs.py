@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -34,6 +32,7 @@ from app.api.routes import (
 from app.backends import Backends, current
 from app.core.amounts import total as exact_total
 from app.core.charges import DEFAULT_METRIC, DIMENSIONS, METRICS
+from app.core.exports import csv_text
 from app.core.periods import GRANULARITIES, DateRange, bucket_of
 from app.core.query import FIELDS, MOST_TOP, CostQuery, choice
 from app.core.rollup import CostFrame, Rollup
@@ -44,8 +43,6 @@ OTHER: Final = "Other"
 FORMATS: Final = ("json", "csv")
 CELLS: Final = 200_000
 """Most groups × periods worked on at a time: bounds the memory of an answer, whatever range it is asked for."""
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""A text cell that starts with one of these would be run by a spreadsheet."""
 
 Group = tuple[str, ...]
 
@@ -219,24 +216,10 @@ def csv_lines(table: CostTable) -> Iterator[str]:
     """The whole table as CSV (RFC 4180), some hundred lines at a time; `unit` is empty for a usage quantity."""
     query, unit = table.query, table.answer.unit or ""
     dated = query.granularity != "total"
-    yield _csv([[*(["date"] if dated else []), *query.group_by, "amount", "unit"]])
-    rows = (
-        [*([str(row.period)] if dated else []), *map(safe_cell, row.group), exact_text(row.amount) or "", unit]
-        for row in table.rows()
-    )
+    yield csv_text([[*(["date"] if dated else []), *query.group_by, "amount", "unit"]])
+    rows = ([*([row.period] if dated else []), *row.group, row.amount, unit] for row in table.rows())
     while part := list(islice(rows, 500)):
-        yield _csv(part)
-
-
-def safe_cell(value: str) -> str:
-    """Text that no spreadsheet runs as a formula. For text only: numbers keep their sign."""
-    return f"'{value}" if value.startswith(FORMULA) else value
-
-
-def _csv(rows: Iterable[Sequence[str]]) -> str:
-    out = io.StringIO()
-    csv.writer(out).writerows(rows)
-    return out.getvalue()
+        yield csv_text(part)
 
 
 # --- routes -------------------------------------------------------------------------------------------------------
@@ -326,6 +309,7 @@ ROUTES: Final = (
         ),
         problems=(400, 409),
         also_csv=True,
+        has_tag=True,
     ),
     Route(
         "GET",
