@@ -29,6 +29,11 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, "int | None", str], None]
 """Steps done, steps in all, what is being done. Raises when the job is no longer ours: nothing may be written then."""
 
+LISTED: Final = "source listed"
+ANNOUNCED: Final = "object announced"
+UNREADABLE: Final = "announcement unreadable"
+"""Names under which the schedule keeps when it last happened (`mark`)."""
+
 STEPS: Final = 4
 AGREES: Final = Decimal("1e-6")
 """How closely a store of floats must read back each account's day, relative to its size from 1 up."""
@@ -56,28 +61,50 @@ def watch(backends: Backends, keys: Iterable[str] | None = None) -> Watched:
     """List the source and submit an ingest job for every object version that is not in the ledger, newest day first.
 
     `keys` limits it to these objects; one that is not in the source raises NotFound. A version that was quarantined
-    by these parsing rules is known, not new.
+    by these parsing rules is known, not new; one that another version took the place of, and that is there again, is
+    new again (an ETag comes back with its bytes).
     """
-    wanted = set(keys) if keys is not None else None
+    if keys is not None:
+        return _submitted(backends, _named(backends, keys))
+    watched = _submitted(backends, backends.source.list())
+    mark(backends, LISTED)
+    return watched
+
+
+def look_at(backends: Backends, keys: Iterable[str]) -> Watched:
+    """What `watch` does, for objects that something was said about; one that is not (or no longer) there is nothing."""
+    days = (key for key in dict.fromkeys(keys) if day_of(key) is not None)
+    found = [there for key in days if (there := backends.source.find(key)) is not None]
+    return _submitted(backends, found)
+
+
+def mark(backends: Backends, name: str) -> None:
+    """Keep when this last happened, to the second; `metadata.last_slot` tells."""
+    backends.metadata.take_slot(name, backends.clock().replace(microsecond=0))
+
+
+def _named(backends: Backends, keys: Iterable[str]) -> list[SourceObject]:
+    named = []
+    for key in sorted(set(keys)):
+        found = backends.source.find(key)
+        if found is None:
+            raise NotFound(f"{key[:200]!r} is not in {backends.source.root}. `spendscope ingest` lists what is.")
+        named.append(found)
+    return named
+
+
+def _submitted(backends: Backends, objects: Iterable[SourceObject]) -> Watched:
     known = backends.metadata.known_versions(backends.source.root)
     new: list[tuple[date, SourceObject]] = []
     seen = ignored = 0
-    for found in backends.source.list():
-        if wanted is not None and found.key not in wanted:
-            continue
-        if wanted is not None:
-            wanted.discard(found.key)
+    for found in objects:
         day = day_of(found.key)
         if day is None:
             ignored += 1
-        elif (found.key, found.version) in known:
+        elif known.get((found.key, found.version), "superseded") != "superseded":
             seen += 1
         else:
             new.append((day, found))
-    if wanted:
-        raise NotFound(
-            f"{sorted(wanted)[0][:200]!r} is not in {backends.source.root}. `spendscope ingest` lists what is."
-        )
     new.sort(key=lambda pair: pair[0], reverse=True)
     return Watched(tuple(submit_object(backends, day, found) for day, found in new), seen, ignored)
 
@@ -88,9 +115,11 @@ def day_of(key: str) -> date | None:
     if len(name) != 14 or not name.endswith(".csv"):
         return None
     try:
-        return date.fromisoformat(name[:10])
+        day = date.fromisoformat(name[:10])
     except ValueError:
         return None
+    # Python also reads `2024-W01-1`: two names for one day.
+    return day if name[:10] == str(day) else None
 
 
 def submit_object(backends: Backends, day: date, found: SourceObject, *, again: bool = False) -> Job:
@@ -130,10 +159,10 @@ def _object_of(backends: Backends, params: Mapping[str, Any]) -> SourceObject:
     if "version" in params:
         modified = datetime.fromisoformat(params["modified"])
         return SourceObject(params["key"], params["version"], int(params["size"]), modified)
-    for found in backends.source.list():
-        if found.key == params["key"]:
-            return found
-    raise NotFound(f"{str(params['key'])[:80]!r} is not in {backends.source.root}.")
+    found = backends.source.find(str(params["key"]))
+    if found is None:
+        raise NotFound(f"{str(params['key'])[:80]!r} is not in {backends.source.root}.")
+    return found
 
 
 @dataclass
@@ -343,7 +372,7 @@ class _Taking:
 
     def _supersede_older(self) -> None:
         for older in self.backends.metadata.versions_of(self.backends.source.root, self.found.key):
-            if older.id != self.ingestion_id() and older.status == "ingested":
+            if older.id != self.ingestion_id() and older.status in ("ingested", "noop"):
                 self.backends.metadata.put_ingestion(replace(older, status="superseded"))
 
 

@@ -29,9 +29,11 @@ from app.ports import SourceObject
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectsV2OutputTypeDef
 
 SIDECAR_BYTES: Final = 2**20
+LONGEST_KEY: Final = 1024
+"""S3's limit, in bytes of UTF-8."""
 ATTEMPTS: Final = 6
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
@@ -92,11 +94,22 @@ class S3Source:
                 page = next(pages, None)
             if page is None:
                 return
-            for entry in page.get("Contents", []):
-                name = entry["Key"].removeprefix(self.prefix)
-                # A name that cannot be shown is no cost file's; no name at all is the marker of the "folder" itself.
-                if name and name.isprintable():
-                    yield SourceObject(name, entry["ETag"], entry["Size"], entry["LastModified"].astimezone(UTC))
+            yield from self._listed(page)
+
+    def find(self, key: str) -> SourceObject | None:
+        # By listing, not HEAD: what comes back is to the letter what the next listing tells, with the same rights.
+        if "/" in key or not key.isprintable() or len((self.prefix + key).encode()) > LONGEST_KEY:
+            return None
+        with self._failures():
+            page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + key, Delimiter="/", MaxKeys=1)
+        return next((found for found in self._listed(page) if found.key == key), None)
+
+    def _listed(self, page: ListObjectsV2OutputTypeDef) -> Iterator[SourceObject]:
+        for entry in page.get("Contents", []):
+            name = entry["Key"].removeprefix(self.prefix)
+            # A name that cannot be shown is no cost file's; no name at all is the marker of the "folder" itself.
+            if name and name.isprintable():
+                yield SourceObject(name, entry["ETag"], entry["Size"], entry["LastModified"].astimezone(UTC))
 
     @contextmanager
     def open(self, found: SourceObject) -> Iterator[BinaryIO]:

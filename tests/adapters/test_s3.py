@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import socket
@@ -7,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -20,8 +23,12 @@ from moto.server import ThreadedMotoServer
 
 from app.adapters.s3 import S3Source
 from app.errors import BadCredentials, CannotStart, Conflict, Unavailable
+from app.ingest import watch
 from app.ports import Source
+from tests.arrivals import HEADER
 from tests.contracts.source import DAY, NAME, Place, SourceContract, content, only
+from tests.workers.world import world_of
+from workers.jobs import HANDLERS, run_job
 
 KEY_ID, SECRET = "AKIAEXAMPLE7WXYZ", "SeCrEt/k7MDENG+bPxRfiCYEXAMPLEKEY"
 BUCKETS = count()
@@ -148,6 +155,20 @@ def test_listing_is_lazy(bucket: Bucket) -> None:
     sent = requests_of(bucket.source)
     bucket.source.list()
     assert sent == []
+
+
+def test_an_object_that_is_back_is_taken_again(bucket: Bucket, tmp_path: Path) -> None:
+    """An ETag comes back with its bytes: what was replaced once and is there again is not what the store has."""
+    world = replace(world_of(tmp_path), source=bucket.source)
+    first, second = (f"{HEADER}a,S,r,{amount},1,1,1\n".encode() for amount in (1, 2))
+    for data in (first, second, first, second):
+        bucket.put(NAME, data)
+        for job in watch(world).jobs:
+            run_job(world, job.id, HANDLERS)
+        part = world.metadata.day_record(DAY).accounts["a"]
+        assert part.sha256 == hashlib.sha256(data).hexdigest()
+        assert watch(world).jobs == ()
+    world.metadata.close()
 
 
 # --- conditions, bodies -------------------------------------------------------------------------------------------
