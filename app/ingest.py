@@ -94,10 +94,12 @@ def _named(backends: Backends, keys: Iterable[str]) -> list[SourceObject]:
 
 
 def _submitted(backends: Backends, objects: Iterable[SourceObject]) -> Watched:
-    known = backends.metadata.known_versions(backends.source.root)
     new: list[tuple[date, SourceObject]] = []
     seen = ignored = 0
-    for found in objects:
+    # Listed first: what a worker finishes meanwhile is known then.
+    listed = list(objects)
+    known = backends.metadata.known_versions(backends.source.root)
+    for found in listed:
         day = day_of(found.key)
         if day is None:
             ignored += 1
@@ -195,8 +197,8 @@ class _Taking:
             ):
                 self.sha256, self.size = spooled.sha256, spooled.size
                 covered, failed = self._coverage()
-                if not self.again and self._is_known(failed):
-                    return self._noop()
+                if not self.again and self._is_known(failed) and (kept := self._kept()):
+                    return self._noop(kept)
                 self._check_retention()
                 self.progress(1, STEPS, f"Checking {self.found.key}")
                 parsed = self._parse(spooled)
@@ -243,8 +245,16 @@ class _Taking:
                 )
             )
 
-    def _noop(self) -> Outcome:
-        self._record(status="noop", notice="The same bytes are already ingested.")
+    def _kept(self) -> Ingestion | None:
+        """The newest record of these bytes having been taken; none when a run died between flip and record."""
+        versions = self.backends.metadata.versions_of(self.backends.source.root, self.found.key)
+        taken = (one for one in versions if one.sha256 == self.sha256 and one.status in ("ingested", "noop"))
+        return next(taken, None)
+
+    def _noop(self, kept: Ingestion) -> Outcome:
+        # A version that is looked at twice keeps its record, with what it was taken for.
+        if kept.version != self.found.version:
+            self._record(status="noop", notice="The same bytes are already ingested.")
         return Outcome("done-noop", f"{self.found.key}: these bytes are already ingested.", {"status": "noop"})
 
     def _take(self, parsed: ParsedDay, covered: frozenset[str] | None, failed: frozenset[str]) -> Outcome:
