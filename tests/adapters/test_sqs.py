@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -11,37 +10,26 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from app.adapters.sqs import SqsAnnouncements
 from app.errors import BadCredentials, CannotStart, Unavailable
+from tests.buckets import SECRET, only_our_aws, s3_server
 from tests.contracts.announcements import KEY, AnnouncementsContract, Station
 from tests.events import created
 from tests.fakes import MemoryAnnouncements
 
 NUMBERS = count()
-SECRET = "SeCrEt/k7MDENG+bPxRfiCYEXAMPLEKEY"
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server() as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a deployment sets, and nothing of the machine the test runs on."""
-    for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE7WXYZ")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    only_our_aws(monkeypatch)
 
 
 def client(service: str, endpoint: str) -> Any:
