@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -40,6 +41,10 @@ class Settings(BaseModel):
         description="Least move of a complete day, in the deployment's currency, that raises a notice.",
     )
     watch_seconds: int = Field(300, ge=5, description="How often the scheduler lists the source.")
+    events_queue: str = Field(
+        "",
+        description="URL of an SQS queue with the bucket's event notifications, to hear of files within seconds.",
+    )
     host: str = Field(
         "127.0.0.1", description="Address the web server listens on; only loopback until access control lands."
     )
@@ -107,6 +112,13 @@ class Settings(BaseModel):
         if value and not value.startswith(("s3://", "file:///")):
             raise ValueError("write it as s3://bucket/costs/ or file:///dir/costs/")
         return value if not value or value.endswith("/") else value + "/"
+
+    @field_validator("events_queue")
+    @classmethod
+    def _events_queue_is_a_url(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^/\s]+/\S+", value):
+            raise ValueError("write it as https://sqs.eu-west-1.amazonaws.com/123456789012/costs")
+        return value
 
     @property
     def retention(self) -> int:

@@ -108,8 +108,8 @@ def test_a_source_that_does_not_answer_is_503(empty: World, costs: Path) -> None
         def __init__(self, good: bytes) -> None:
             self.good = good
 
-        def list(self) -> Any:
-            return empty.backends.source.list()
+        def find(self, key: str) -> Any:
+            return empty.backends.source.find(key)
 
         @contextmanager
         def open(self, found: SourceObject) -> Iterator[BinaryIO]:
