@@ -42,6 +42,9 @@ THROTTLED: Final = frozenset(
 EXPIRED: Final = frozenset({"ExpiredTokenException", "ExpiredToken", "RequestExpired"})
 
 
+NOT_REACHED: Final = "not reached in the time this run may take"
+
+
 class OutOfTime(Exception):
     """The time this run may take is nearly up."""
 
@@ -70,22 +73,22 @@ Connect = Callable[[str, Mapping[str, str]], Any]
 """A client of a service, with these credentials or, when there are none, with those the process has."""
 
 
-def connect(service: str, credentials: Mapping[str, str]) -> Any:
+def open_client(service: str, credentials: Mapping[str, str]) -> Any:
     session = boto3.session.Session()
     # Cost Explorer's throttling is waited out here, where it can be seen and tested.
     attempts = 1 if service == "ce" else 6
     config = Config(retries={"mode": "standard", "total_max_attempts": attempts}, user_agent_extra="spendscope")
     region = session.region_name or "us-east-1"
-    open_client: Any = session.client
-    return open_client(service, region_name=region, config=config, **credentials)
+    opened: Any = session.client
+    return opened(service, region_name=region, config=config, **credentials)
 
 
 class Payer:
     """Whose Cost Explorer is asked: the credentials the process has, or a role, assumed again before it expires."""
 
-    def __init__(self, role: str, external_id: str | None, world: World, connect: Connect = connect) -> None:
+    def __init__(self, role: str, external_id: str | None, world: World, connect: Connect | None = None) -> None:
         self.role = role
-        self._external_id, self._world, self._connect = external_id, world, connect
+        self._external_id, self._world, self._connect = external_id, world, connect or open_client
         self._clients: dict[str, Any] = {}
         self._until: datetime | None = None
         self._credentials: dict[str, str] = {}
@@ -199,7 +202,7 @@ def _jittered(tries: int) -> float:
 def told(error: Exception) -> str:
     """Why something failed, in a line, with the name of the action where one was refused."""
     if isinstance(error, OutOfTime):
-        return "not reached in the time this run may take"
+        return NOT_REACHED
     if isinstance(error, ce.UnusableReply):
         return f"Cost Explorer's reply cannot be used: {error}"
     if isinstance(error, ClientError):

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -20,9 +20,9 @@ from typing import Any, Final
 from app.core import costexplorer as ce
 from app.core.collection import CLOSE_DAY, PRICE, TRAILING_DAYS, asked, chunks, is_final
 from app.core.exact import text
-from app.core.periods import DateRange, day_from, month_of
-from app.errors import CannotStart, Conflict, InvalidInput, Refused, SpendscopeError, Unavailable
-from workers.asking import FAILURES, Connect, Meter, Payer, World, connect, told
+from app.core.periods import DateRange, month_of
+from app.errors import CannotStart, Conflict, Refused, SpendscopeError, Unavailable
+from workers.asking import FAILURES, NOT_REACHED, Connect, Meter, Payer, World, told
 from workers.gathering import Account, Gathered, Gathering, merged
 from workers.targets import Kept, Target, coverage_name, day_name, open_target
 
@@ -71,6 +71,11 @@ class Report:
         return not self.failed and not self.left
 
     @property
+    def ran_out(self) -> bool:
+        """Whether accounts failed only because the time was up."""
+        return NOT_REACHED in self.failed.values()
+
+    @property
     def cost(self) -> Decimal:
         return self.requests * PRICE
 
@@ -114,7 +119,7 @@ class Collector:
     """Asks every payer and writes what they say. One instance a run."""
 
     def __init__(
-        self, setup: Setup, world: World | None = None, *, target: Target | None = None, connect: Connect = connect
+        self, setup: Setup, world: World | None = None, *, target: Target | None = None, connect: Connect | None = None
     ) -> None:
         """Raises CannotStart for a source or settings nothing can be made of."""
         self._setup, self._world = setup, world or World()
@@ -355,29 +360,16 @@ def roles_of(text: str) -> tuple[str, ...]:
     return tuple(role for role in (part.strip() for part in text.split(",")) if role)
 
 
-def days_asked(start: str | None, end: str | None, setup: Setup, today: date) -> DateRange:
-    """Raises InvalidInput."""
-    first = day_from(start, "start") if start else None
-    last = day_from(end, "end") if end else None
-    return asked(first, last, today, setup.trailing_days, setup.close_day)
-
-
-def accounts_asked(names: Sequence[str]) -> frozenset[str] | None:
-    """The accounts a run is limited to, None when nobody limited it. Raises InvalidInput."""
-    for name in names:
-        if not ce.is_number(name) or len(name) > 12:
-            raise InvalidInput(f"account {name[:40]!r} is not an AWS account number of 12 digits.", field="accounts")
-    return frozenset(ce.account_of(name) for name in names) or None
-
-
 def handler(event: Mapping[str, Any] | None, context: Any) -> dict[str, Any]:
     """AWS Lambda. `start`, `end` and `accounts` of the event are optional. Raises when nothing could be collected."""
     logging.getLogger().setLevel(logging.INFO)
     event = event or {}
     setup = setup_from(os.environ)
     world = World(remaining=lambda: context.get_remaining_time_in_millis() / 1000) if context else World()
-    days = days_asked(event.get("start"), event.get("end"), setup, world.clock().date())
-    report = Collector(setup, world).collect(days, accounts_asked(event.get("accounts") or ()))
+    today = world.clock().date()
+    days = asked(event.get("start"), event.get("end"), today, setup.trailing_days, setup.close_day)
+    only = frozenset(ce.accounts_from(event.get("accounts") or ()))
+    report = Collector(setup, world).collect(days, only or None)
     for line in report.lines():
         log.info("%s", line)
     if not report.covered:

@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from app.core.periods import DAY, DateRange, month_of, next_month
+from app.core.periods import DAY, DateRange, day_from, month_of, next_month
 from app.errors import InvalidInput, Refused
 
 PRICE: Final = Decimal("0.01")
@@ -40,11 +40,14 @@ def window(today: date, trailing_days: int = TRAILING_DAYS, close_day: int = CLO
 
 
 def asked(
-    start: date | None, end: date | None, today: date, trailing_days: int = TRAILING_DAYS, close_day: int = CLOSE_DAY
+    start: str | None, end: str | None, today: date, trailing_days: int = TRAILING_DAYS, close_day: int = CLOSE_DAY
 ) -> DateRange:
-    """The days a person asked for, those of a daily run where nothing is said. Raises InvalidInput."""
-    last = end or today
-    first = start or window(last, trailing_days, close_day).start
+    """The days a person asked for (ISO, `end` exclusive), those of a daily run where nothing is said.
+
+    Raises InvalidInput.
+    """
+    last = day_from(end, "end") if end is not None else today
+    first = day_from(start, "start") if start is not None else window(last, trailing_days, close_day).start
     return checked(DateRange(first, last), today)
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 from app.core.charges import COSTS, DEFAULTS, METRICS
 from app.core.exact import EXACT, SCALE, text
 from app.core.periods import DateRange
-from app.errors import Refused
+from app.errors import InvalidInput, Refused
 
 MEASURES: Final = dict(zip(METRICS, ("AmortizedCost", "BlendedCost", "UnblendedCost", "UsageQuantity"), strict=True))
 """Our metrics → Cost Explorer's; one request answers all of them."""
@@ -222,6 +222,16 @@ def account_of(value: Any) -> str:
 
 def is_number(account: str) -> bool:
     return account.isascii() and account.isdigit()
+
+
+def accounts_from(names: Iterable[Any]) -> list[str]:
+    """Account numbers a person gave, as Cost Explorer writes them. Raises InvalidInput."""
+    found = set()
+    for name in map(str, names):
+        if not is_number(name) or len(name) > 12:
+            raise InvalidInput(f"account {name[:40]!r} is not an AWS account number of 12 digits.", field="accounts")
+        found.add(account_of(name))
+    return sorted(found)
 
 
 def key_of(account: str, service: str, region: str) -> Key:

@@ -23,6 +23,7 @@ from app.errors import BadCredentials, CannotStart, Conflict, Unavailable
 from tests.costexplorer import DAY, Aws, CostExplorer, charge
 from tests.workers.test_collector import A, B, organisation
 from workers import collector
+from workers.asking import open_client
 from workers.targets import FolderTarget, S3Target, Target, day_name, open_target
 
 ROOT = Path(__file__).parents[2]
@@ -341,7 +342,7 @@ def test_two_payers_are_asked_in_moto_with_their_roles(
 
     def connect(service: str, credentials: Any) -> Any:
         opened.append(f"{service} {'role' if credentials else 'own'}")
-        return collector.connect(service, credentials)
+        return open_client(service, credentials)
 
     world = collector.World(sleep=lambda _: None)
     collector.Collector(setup, world, connect=connect).collect(DateRange(DAY, DAY + timedelta(days=1)))
