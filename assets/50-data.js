@@ -4,7 +4,7 @@
 
   const DAY = 86400000;
   const DEFAULT_PERIOD = "90d";
-  const WHEN = ["period", "start", "end"], AT = ["day", "of", "ingestion"];
+  const WHEN = ["period", "start", "end"], TRUST = ["show", "month"], AT = ["day", "of", "ingestion"];
   const SAME = () => window.dash_clientside.no_update;
   const set = (id, props) => window.dash_clientside.set_props(id, props);
   const iso = (milliseconds) => new Date(milliseconds).toISOString().slice(0, 10);
@@ -12,21 +12,23 @@
 
   // --- the address ------------------------------------------------------------------------------------------------
 
-  /** The canonical query string, as app/pages/data/address.py writes it; without `at` what is open at the side. */
-  function canonical(query, at = true) {
+  /** The canonical query string, as app/pages/data/address.py writes it, or only the parts that something depends on. */
+  function canonical(query, { trust = true, at = true } = {}) {
     const found = new URLSearchParams();
     for (const name of WHEN) {
       const value = query.get(name);
       if (value && !(name === "period" && value === DEFAULT_PERIOD)) found.set(name, value);
     }
     [...new Set(query.getAll("account"))].sort().forEach((value) => found.append("account", value));
+    if (trust) for (const name of TRUST) if (query.get(name) && query.get(name) !== "notices") found.set(name, query.get(name));
+    if (at && query.get("backfill")) found.set("backfill", query.get("backfill"));
     if (at && query.get("day")) for (const name of AT) if (query.get(name)) found.set(name, query.get(name));
     const text = found.toString();
     return text ? "?" + text : "";
   }
 
-  /** Inputs: address, accounts, dates. Returns the address, its part that the calendar depends on, and the accounts. */
-  function sync(search, accounts, start, last, view, drawn) {
+  /** Inputs: address, accounts, dates. Returns the address, its parts that the panels depend on, and the accounts. */
+  function sync(search, accounts, start, last, view, trust, plan, drawn) {
     const query = new URLSearchParams(search || "");
     const changed = (window.dash_clientside.callback_context.triggered || []).map((one) => one.prop_id);
     const by = (text) => changed.some((name) => name.includes(text));
@@ -40,9 +42,11 @@
       query.set("start", start.slice(0, 10));
       query.set("end", iso(Date.parse(last.slice(0, 10) + "T00:00:00Z") + DAY)); // people name the last day, addresses the one after
     }
-    const after = canonical(query), shown = canonical(query, false);
+    const after = canonical(query), shown = canonical(query, { trust: false, at: false });
+    const judged = canonical(query, { at: false }), planned = query.get("backfill") ? "?backfill=" + query.get("backfill") : "";
+    const unless = (same, value) => (same === value ? SAME() : value);
     document.querySelectorAll("#data-filters .count").forEach((place) => (place.textContent = query.getAll("account").length ? " (1)" : ""));
-    return [after === before ? SAME() : after, shown === view ? SAME() : shown, query.getAll("account")];
+    return [unless(before, after), unless(view, shown), unless(trust, judged), unless(plan, planned), query.getAll("account")];
   }
 
   function open(day, account) {
@@ -149,7 +153,8 @@
     const place = document.getElementById("calendar");
     for (const text of place.querySelectorAll("text.month")) {
       const most = text.dataset.to - text.getComputedTextLength();
-      text.setAttribute("x", Math.max(text.dataset.from, Math.min(place.scrollLeft + 2, most)));
+      text.setAttribute("x", Math.max(text.dataset.from, place.scrollLeft + 2));
+      text.setAttribute("visibility", Math.max(text.dataset.from, place.scrollLeft) > most ? "hidden" : "visible");
     }
   }
   document.addEventListener("scroll", (event) => { if (event.target.id === "calendar") slide(); }, true);
@@ -324,9 +329,29 @@
     if (opener && document.contains(opener)) opener.focus({ preventScroll: true });
   }
 
+  /** A panel's links know what the panel depends on; the rest of the address stays as it is. */
+  function keep(link) {
+    if (link.closest(".data-side") || link.classList.contains("reset")) return;
+    const now = new URLSearchParams(location.search), to = new URL(link.href);
+    const at = link.closest("#data-periods") || (link.closest("#trust-panel") && !to.searchParams.get("day")) ? AT : [];
+    for (const name of [...(link.closest("#trust-panel") ? [] : TRUST), "backfill", ...at])
+      if (!to.searchParams.has(name) && now.get(name)) to.searchParams.set(name, now.get(name));
+    link.href = to.pathname + canonical(to.searchParams);
+  }
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest && event.target.closest("a[data-set]");
+    if (!link || event.metaKey || event.ctrlKey || event.shiftKey) return;
+    event.preventDefault();
+    const query = new URLSearchParams(location.search), [name, value] = link.dataset.set.split("=");
+    if (value) query.set(name, value); else query.delete(name);
+    window.spendscope.go(canonical(query));
+  });
+
   document.addEventListener("click", (event) => {
     const link = page() && event.target.closest && event.target.closest("a[data-internal]");
     if (!link) return;
+    keep(link);
     if (link.dataset.close !== undefined) return void (opener && setTimeout(() => opener.focus({ preventScroll: true }), 0));
     if (new URL(link.href).searchParams.get("day") && !link.closest(".data-side")) { opener = link; focusSide = event.detail === 0; }
   }, true);
@@ -335,7 +360,6 @@
   function beside(children) {
     requestAnimationFrame(() => requestAnimationFrame(() => {
       draw(false);
-      tellTime();
       const title = document.getElementById("day-title");
       if (focusSide && title) title.focus({ preventScroll: true });
       focusSide = false;
@@ -364,7 +388,6 @@
     const goOn = found.active || (old && tries < 12);
     clearTimeout(timer);
     if (goOn) timer = setTimeout(poll, found.active && Date.now() - activeSince > LONG ? LATER : OFTEN);
-    requestAnimationFrame(() => requestAnimationFrame(tellTime));
     return SAME();
   }
 
@@ -430,6 +453,12 @@
     }
   }
   setInterval(tellTime, 15000);
+  let told = false;
+  new MutationObserver(() => {
+    if (told || !page()) return;
+    told = true;
+    requestAnimationFrame(() => { told = false; tellTime(); });
+  }).observe(document.documentElement, { childList: true, subtree: true });
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, { spendscope_data: { sync, paint, beside, live } });
 })();

@@ -15,13 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.backends import Backends
+from app.collection import price_of_backfill
 from app.core.jobs import Job
 from app.core.ledger import DayRecord
+from app.ingest import watch
 from app.jobs import submit
 from app.pages import data
 from app.pages.data import jobside
 from app.pages.data.address import PERIODS, read
 from app.pages.data.view import Work, look, look_at_work
+from app.reconciliation import take_references
 from app.web import create_app
 from tests.api.conftest import NOW, empty_backends, take
 from tests.arrivals import HEADER
@@ -106,7 +109,8 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
 )
 def test_writing_and_reading_again_is_the_same(period: str | None, accounts: list[str], day: date, of: str) -> None:
     address = replace(read(f"?period={period}" if period else "", TODAY).only(*sorted(set(accounts))), notices=())
-    for written in (address, address.at(day), address.at(day, of=of), address.at(day, of=of, ingestion="abc")):
+    more = replace(address, show="reconciliation", month=day.replace(day=1), backfill=12)
+    for written in (address, more, more.at(day), address.at(day, of=of), address.at(day, of=of, ingestion="abc")):
         assert read(written.search(), TODAY) == written
 
 
@@ -122,6 +126,9 @@ def test_any_text_is_an_address(search: str) -> None:
         ("?period=fortnight", "The last 90 days are shown"),
         ("?start=2026-10-08", "end is missing"),
         ("?day=2026-02-30", "day '2026-02-30' is not a date"),
+        ("?show=gossip", "Unknown show 'gossip'"),
+        ("?month=2026-13", "month '2026-13-01' is not a date"),
+        ("?backfill=40", "backfill"),
         ("?service=S3", "“service” is not a setting of this page"),
         ("?account=" + "x" * 1025, "account has a value of 1025 characters"),
     ],
@@ -271,7 +278,7 @@ def test_a_quarantined_day_says_why_and_that_it_is_unknown(backends: Backends) -
     for part in ("Saturday 31 Oct 2026", "Quarantined", "unknown, not zero", "It had cost on 30 Oct 2026", "not_a_number", "1.2.3",
                  "within 5 min", "Try again"):  # fmt: skip
         assert part in said, part
-    assert "$0" not in said
+    assert "$0.00" not in said
 
 
 def test_a_missing_day_says_what_would_mend_it(backends: Backends) -> None:
@@ -341,7 +348,7 @@ def test_collecting_again_is_offered_only_where_it_can_be_done(
     assert "Collect this day again" not in text_of(side(backends, f"?day={MISSING}"))
     monkeypatch.setattr(work, "AVAILABLE", frozenset({"ingest", "collect"}))
     found = side(backends, f"?day={MISSING}")
-    assert "Collect this day again" in text_of(found)
+    assert "Collect this day again, about $0.04" in text_of(found)
     body = {"kind": "collect", "params": {"start": str(MISSING), "end": str(MISSING + timedelta(days=1))}}
     assert json.dumps(json.dumps(body, separators=(",", ":"))) in json.dumps(found)
 
@@ -356,7 +363,21 @@ def job(status: Any = "running", **more: Any) -> Job:
 
 def work_of(*found: Job, **more: Any) -> Work:
     return Work(
-        **({"now": NOW, "open": found, "more": 0, "ended": (), "trouble": None, "version": 1, "attempts": 5} | more)
+        **(
+            {
+                "now": NOW,
+                "open": found,
+                "more": 0,
+                "ended": (),
+                "trouble": None,
+                "version": 1,
+                "attempts": 5,
+                "looked": NOW,
+                "watch_seconds": 300,
+                "source": "s3://b/",
+            }
+            | more
+        )
     )
 
 
@@ -435,6 +456,125 @@ def test_work_that_nobody_does_is_said_after_a_while(backends: Backends) -> None
     assert look_at_work(replace(late, queue=down)).trouble == "The queue part does not answer."
 
 
+def test_the_last_look_is_a_moment_and_a_late_one_is_said(backends: Backends) -> None:
+    assert "has not been looked at yet" in text_of(jobside.last_look(look_at_work(backends)))
+    watch(backends)
+    looked = look_at_work(backends)
+    assert "last looked at  6 Nov 09:00 UTC , every 5 min" in text_of(jobside.last_look(looked))
+    late = text_of(jobside.last_look(replace(looked, now=NOW + timedelta(hours=2))))
+    assert "expected every 5 min. Is the scheduler running?" in late
+
+
+# --- backfill -----------------------------------------------------------------------------------------------------
+
+
+def asked(backends: Backends, search: str, callback: Any) -> Any:
+    backends.memo.clear()
+    with create_app(backends).server.app_context():
+        return callback(search)
+
+
+def test_a_backfill_says_its_price_before_it_can_be_begun(backends: Backends) -> None:
+    assert asked(backends, "", data.price) is None
+    found = asked(backends, "?backfill=3", data.price)
+    expected = price_of_backfill(backends, 3)
+    said = text_of(found)
+    assert f"About {expected.requests} requests, ${expected.price}" in said
+    assert f"{expected.days} days of 2 accounts" in said
+    assert json.dumps('{"kind":"backfill","params":{"months":3}}') in json.dumps(found)
+
+
+def test_a_backfill_beyond_retention_is_refused_up_front(backends: Backends) -> None:
+    class Short:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(backends.costs, name)
+
+        def oldest(self, today: date) -> date:
+            return today - timedelta(days=30)
+
+    limited: Any = Short()
+    found = asked(replace(backends, costs=limited), "?backfill=12", data.price)
+    assert "Raise SPENDSCOPE_RETENTION_DAYS" in text_of(found)
+    assert "data-job" not in json.dumps(found)
+
+
+def test_the_sample_has_nothing_to_collect(backends: Backends) -> None:
+    demo = replace(backends, settings=backends.settings.model_copy(update={"demo": True}))
+    assert "sample organisation" in text_of(asked(demo, "?backfill=3", data.price))
+    assert "Collect this day again" not in text_of(side(demo, f"?day={MISSING}"))
+
+
+def test_running_a_backfill_again_asks_for_what_was_asked() -> None:
+    failed = job(
+        "failed", kind="backfill", params={"months": 3, "start": "2026-08-01", "end": "2026-11-06"}, finished=NOW
+    )
+    found = json.dumps(jobside.jobs(work_of(ended=[failed])))
+    assert json.dumps('{"kind":"backfill","params":{"months":3}}') in found
+
+
+# --- how far figures can be trusted -------------------------------------------------------------------------------
+
+
+def test_a_complete_day_that_moves_is_noticed_and_leads_to_the_day(backends: Backends) -> None:
+    tabs, quiet = asked(backends, "", data.judge)
+    assert [text_of(tab) for tab in tabs] == ["Notices", "Restatements", "Reconciliation"]
+    assert "No notice" in text_of(quiet)
+    day = TODAY - timedelta(days=7)
+    assert put(backends, day, day_file("111", "222", cost="110.5")) == "done"
+    _, found = asked(backends, "", data.judge)
+    assert "+$200.00" in text_of(found)
+    assert f"day={day}" in json.dumps(found)
+    said = text_of(side(backends, f"?day={day}&of=111"))
+    for part in ("Moved since", "+$200.00", "Reports of account 111", "$110.50"):
+        assert part in said, part
+
+
+def test_restatements_say_how_far_days_move_and_can_be_had_as_csv(backends: Backends) -> None:
+    later = replace(backends, clock=lambda: NOW + timedelta(days=20))
+    day = TODAY - timedelta(days=7)
+    assert (
+        put(replace(backends, clock=lambda: NOW + timedelta(days=1)), day, day_file("111", "222", cost="21")) == "done"
+    )
+    _, found = asked(later, "?show=restatements&account=111&account=222", data.judge)
+    said = text_of(found)
+    assert "100.00 %" in said
+    assert "did not move" in said
+    assert "/api/v1/restatements?start=" in json.dumps(found)
+    assert "account=111&account=222" in json.dumps(found)
+    _, young = asked(backends, "?show=restatements&start=2026-11-05&end=2026-11-06", data.judge)
+    assert "nothing can have moved" in text_of(young)
+
+
+def test_reconciliation_holds_file_ledger_and_store_together(backends: Backends) -> None:
+    _, found = asked(backends, "?show=reconciliation&month=2026-10", data.judge)
+    said = text_of(found)
+    assert "File, ledger and store agree for 2 of 2 accounts" in said
+    assert "have not been recorded for this month" in said
+    assert said.count("$136.50") == 6, "13 days of each account, in file, ledger and store"
+    assert "month=2026-09" in json.dumps(found)
+    assert "/api/v1/reconciliation?month=2026-10&format=csv" in json.dumps(found)
+    _, nothing = asked(backends, "?show=reconciliation&month=2020-01", data.judge)
+    assert "There is nothing of January 2020" in text_of(nothing)
+
+
+def test_a_difference_from_cost_explorer_is_explained_or_left_open(backends: Backends, tmp_path: Path) -> None:
+    rows = [[str(TODAY - timedelta(days=n)), "111", "Usage", "10.5"] for n in range(10, 16)]
+    rows += [
+        [str(TODAY - timedelta(days=10)), "111", "Tax", "2"],
+        [str(TODAY - timedelta(days=11)), "111", "Usage2", "0.75"],
+    ]
+    reference = {
+        "month": "2026-10", "collected": "2026-11-05T00:00:00Z", "currency": "USD", "metrics": ["amortized_cost"], "rows": rows,
+    }  # fmt: skip
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "2026-10.json").write_text(json.dumps(reference))
+    assert take_references(backends)
+    _, found = asked(backends, "?show=reconciliation&month=2026-10", data.judge)
+    said = text_of(found)
+    assert "tax −$2.00" in said
+    assert "$0.75 of the difference from Cost Explorer's totals is unexplained" in said
+
+
 # --- callbacks ----------------------------------------------------------------------------------------------------
 
 
@@ -461,7 +601,7 @@ JUNK = [None, "", "?day=2026-10-31", "?" * 50, 5, [], {}, True, {"a": 1}, "\ud80
 def test_whatever_is_posted_is_answered_without_a_5xx(backends: Backends, value: Any) -> None:
     app = create_app(backends)
     client = app.server.test_client()
-    for first in (data.Ids.DRAWN, data.Ids.SIDE, data.Ids.LIVE):
+    for first in (data.Ids.DRAWN, data.Ids.SIDE, data.Ids.LIVE, data.Ids.TRUST_TABS, data.Ids.PLAN):
         every = dict.fromkeys([name.value for name in data.Ids], value)
         answer = client.post(PATH, data=json.dumps(body_for(app, first, every)), content_type="application/json")
         assert answer.status_code in (200, 204, 400), answer.get_data(as_text=True)[:200]

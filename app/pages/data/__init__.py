@@ -15,7 +15,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_u
 from app.backends import current
 from app.pages import address as pages
 from app.pages.data import address as addresses
-from app.pages.data import dayside, jobside, panels
+from app.pages.data import dayside, jobside, panels, plan, trust
 from app.pages.data.address import PATH, Address
 from app.pages.data.view import DataView, look, look_at_day, look_at_work
 from app.ui import controls, parts, tags
@@ -25,6 +25,8 @@ from app.ui.tags import attributes
 class Ids(StrEnum):
     URL = "data-url"
     VIEW = "data-view"
+    TRUST_VIEW = "data-trust-view"
+    PLAN_VIEW = "data-plan-view"
     DRAWN = "data-drawn"
     AGAIN = "data-again"
     TICK = "data-tick"
@@ -43,9 +45,14 @@ class Ids(StrEnum):
     QUARANTINED = "data-quarantined"
     QUARANTINED_NOTE = "quarantined-note"
     SIDE = "data-side"
+    TRUST_TABS = "trust-tabs"
+    TRUST = "data-trust"
+    LOOK = "data-look"
+    PLAN = "data-plan"
     JOBS = "data-jobs"
 
 
+STORES: Final = (Ids.VIEW, Ids.TRUST_VIEW, Ids.PLAN_VIEW, Ids.DRAWN, Ids.AGAIN, Ids.TICK, Ids.LIVE)
 DRAWN: Final = (
     Output(Ids.DRAWN, "data"),
     Output(Ids.PERIODS, "children"),
@@ -102,11 +109,23 @@ def side(search: str | None) -> Any:
     return dayside.day_side(look_at_day(current(), address, address.day))
 
 
+def judge(search: str | None) -> tuple[Any, ...]:
+    """How far the figures can be trusted: what was noticed, how days moved, whether a month adds up."""
+    address = _read(search)
+    return trust.tabs(address), trust.shown(current(), address)
+
+
+def price(search: str | None) -> Any:
+    """What a backfill would cost, before it can be begun; nothing while none is asked about."""
+    address = _read(search)
+    return plan.backfill(current(), address)
+
+
 def live() -> tuple[Any, ...]:
     """The jobs as they are now, and what the browser needs to know to ask again or not."""
     found = look_at_work(current())
     state = {"active": found.is_active, "version": found.version, "words": jobside.summary(found)}
-    return state, jobside.jobs(found)
+    return state, jobside.jobs(found), jobside.last_look(found)
 
 
 def register(app: Dash) -> None:
@@ -117,7 +136,16 @@ def register(app: Dash) -> None:
     app.callback(Output(Ids.SIDE, "children"), Input(Ids.URL, "search"), Input(Ids.AGAIN, "data"))(
         lambda search, _: side(search)
     )
-    app.callback(Output(Ids.LIVE, "data"), Output(Ids.JOBS, "children"), Input(Ids.TICK, "data"))(lambda _: live())
+    app.callback(
+        Output(Ids.LIVE, "data"), Output(Ids.JOBS, "children"), Output(Ids.LOOK, "children"), Input(Ids.TICK, "data")
+    )(lambda _: live())
+    app.callback(
+        Output(Ids.TRUST_TABS, "children"),
+        Output(Ids.TRUST, "children"),
+        Input(Ids.TRUST_VIEW, "data"),
+        Input(Ids.AGAIN, "data"),
+    )(lambda search, _: judge(search))
+    app.callback(Output(Ids.PLAN, "children"), Input(Ids.PLAN_VIEW, "data"))(price)
     _register_browser_side(app)
 
 
@@ -126,12 +154,16 @@ def _register_browser_side(app: Dash) -> None:
         ClientsideFunction("spendscope_data", "sync"),
         Output(Ids.URL, "search"),
         Output(Ids.VIEW, "data"),
+        Output(Ids.TRUST_VIEW, "data"),
+        Output(Ids.PLAN_VIEW, "data"),
         Output(Ids.ACCOUNT, "value"),
         Input(Ids.URL, "search"),
         Input(Ids.ACCOUNT, "value"),
         Input(Ids.DATES, "start_date"),
         Input(Ids.DATES, "end_date"),
         State(Ids.VIEW, "data"),
+        State(Ids.TRUST_VIEW, "data"),
+        State(Ids.PLAN_VIEW, "data"),
         State(Ids.DRAWN, "data"),
     )
     app.clientside_callback(  # type: ignore[no-untyped-call]
@@ -173,8 +205,8 @@ def layout(**params: Any) -> html.Div:
     return html.Div(
         [
             dcc.Location(id=Ids.URL, refresh=False),
-            *(dcc.Store(id=name) for name in (Ids.VIEW, Ids.DRAWN, Ids.AGAIN, Ids.TICK, Ids.LIVE)),
-            html.Div([html.Div(html.H1("Data"), className="page-head"), _controls(address)], className="page-top"),
+            *(dcc.Store(id=name) for name in STORES),
+            html.Div([_head(), _controls(address)], className="page-top"),
             html.Div(id=Ids.NOTICES, className="notices"),
             html.Div(id=Ids.MESSAGE),
             html.Div(
@@ -197,6 +229,10 @@ def _from_params(params: dict[str, Any]) -> Address:
         (name, value) for name, given in params.items() for value in (given if isinstance(given, list) else [given])
     ]
     return addresses.read(pages.written(pairs), datetime.now(UTC).date())
+
+
+def _head() -> html.Div:
+    return html.Div([html.H1("Data"), html.Div(id=Ids.LOOK, className="look")], className="page-head")
 
 
 def _controls(address: Address) -> html.Details:
@@ -264,7 +300,20 @@ def _side() -> html.Section:
     return html.Section(id=Ids.SIDE, className="panel data-side", **attributes(aria_label="The chosen day"))
 
 
+def _trust() -> html.Section:
+    tabs = html.Nav(id=Ids.TRUST_TABS, className="tabs", **attributes(aria_label="What to hold the figures against"))
+    body = html.Div(
+        id=Ids.TRUST, className="table-scroll", tabIndex=0, role="group", **attributes(aria_labelledby="trust-title")
+    )
+    return parts.panel("How far figures can be trusted", body, id="trust", span=12, aside=tabs)
+
+
 def _jobs() -> html.Div:
+    aside = plan.choice("Backfill history", 12, className="button") if plan.is_offered() else None
+    planned = html.Div(id=Ids.PLAN, className="plan")
     body = html.Div(id=Ids.JOBS, className="jobs")
     note = html.P("They keep running when you close this page.", className="note")
-    return html.Div(parts.panel("Jobs", body, id="jobs", span=12, note=note), className="grid after")
+    return html.Div(
+        [_trust(), parts.panel("Jobs", planned, body, id="jobs", span=12, note=note, aside=aside)],
+        className="grid after",
+    )

@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from app.core.periods import DateRange, day_from
-from app.core.query import filters_from
+from app.core.query import choice, filters_from, whole
 from app.errors import InvalidInput
 from app.pages.address import period_of, quoted
 
@@ -26,17 +26,28 @@ PERIODS: Final = {
 }
 """Preset → short label, full label."""
 
-SINGLE: Final = ("period", "start", "end", "day", "of", "ingestion")
+NOTICES, RESTATEMENTS, RECONCILIATION = "notices", "restatements", "reconciliation"
+SHOWN: Final = (NOTICES, RESTATEMENTS, RECONCILIATION)
+"""What the panel on how far figures can be trusted shows; the first unless the address says."""
+
+MOST_MONTHS: Final = 13
+SINGLE: Final = ("period", "start", "end", "show", "month", "backfill", "day", "of", "ingestion")
 MOST_NAME: Final = 200
 
 
 @dataclass(frozen=True)
 class Address:
-    """`period` is None when the days are fixed. `day` is open at the side, `of` the account pointed at there."""
+    """`period` is None when the days are fixed. `day` is open at the side, `of` the account pointed at there.
+
+    `month` (its first day) is what is reconciled; `backfill` are the months whose price is asked.
+    """
 
     days: DateRange
     period: str | None = DEFAULT_PERIOD
     accounts: tuple[str, ...] = ()
+    show: str = NOTICES
+    month: date | None = None
+    backfill: int | None = None
     day: date | None = None
     of: str | None = None
     ingestion: str | None = None
@@ -50,6 +61,9 @@ class Address:
         elif self.period != DEFAULT_PERIOD:
             parts.append(f"period={quoted(self.period)}")
         parts += [f"account={quoted(name)}" for name in self.accounts]
+        parts += [f"show={self.show}"] if self.show != NOTICES else []
+        parts += [f"month={self.month:%Y-%m}"] if self.month else []
+        parts += [f"backfill={self.backfill}"] if self.backfill else []
         if self.day is not None:
             parts.append(f"day={self.day}")
             parts += [f"of={quoted(self.of)}"] if self.of else []
@@ -77,11 +91,14 @@ def read(search: str, today: date) -> Address:
         else:
             notices.append(f"“{name[:40]}” is not a setting of this page and was ignored.")
     period, days = period_of(given, today, notices, DEFAULT_PERIOD)
-    day = _day(given, notices)
+    day = _day(given, "day", notices)
     return Address(
         days=days,
         period=period,
         accounts=_accounts(given, notices),
+        show=_shown(given, notices),
+        month=_day({"month": [f"{given['month'][0]}-01"]}, "month", notices) if "month" in given else None,
+        backfill=_months(given, notices),
         day=day,
         of=_name(given, "of") if day else None,
         ingestion=_name(given, "ingestion") if day else None,
@@ -89,9 +106,25 @@ def read(search: str, today: date) -> Address:
     )
 
 
-def _day(given: dict[str, list[str]], notices: list[str]) -> date | None:
+def _day(given: dict[str, list[str]], name: str, notices: list[str]) -> date | None:
     try:
-        return day_from(given["day"][0], "day") if "day" in given else None
+        return day_from(given[name][0], name) if name in given else None
+    except InvalidInput as error:
+        notices.append(error.message)
+        return None
+
+
+def _shown(given: dict[str, list[str]], notices: list[str]) -> str:
+    try:
+        return choice("show", given["show"][0], SHOWN) if "show" in given else NOTICES
+    except InvalidInput as error:
+        notices.append(error.message)
+        return NOTICES
+
+
+def _months(given: dict[str, list[str]], notices: list[str]) -> int | None:
+    try:
+        return whole("backfill", given["backfill"][0], 1, MOST_MONTHS) if "backfill" in given else None
     except InvalidInput as error:
         notices.append(error.message)
         return None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from app.core.charges import DEFAULT_METRIC
+from app.core.collection import Estimate
 from app.core.ledger import AccountDay, Ingestion, settles_at
 from app.core.periods import DAY
-from app.pages.data.panels import STATUS_WORDS, file_actions, job_button, shown_value, where
+from app.core.restatements import AccountHistory, DayHistory
+from app.pages.data.panels import PRICED_IN, STATUS_WORDS, file_actions, job_button, shown_value, where
 from app.pages.data.view import AccountLine, DayView
 from app.ui import parts, words
 from app.ui import tags as html
@@ -30,7 +33,7 @@ INGESTION_WORDS: Final = {
 
 
 def day_side(view: DayView) -> list[Children]:
-    return [_head(view), _state(view), _pointed_at(view), _actions(view), _files(view), _accounts(view)]
+    return [_head(view), _state(view), _pointed_at(view), _actions(view), _reports(view), _files(view), _accounts(view)]
 
 
 def _head(view: DayView) -> Children:
@@ -127,7 +130,7 @@ def _account_words(view: DayView, line: AccountLine) -> list[Children]:
             html.Code(part.owner) if part.owner else "No file any more: its file stopped naming the account",
         ),
     ]
-    return [*said, html.Dl([html.Div([html.Dt(name), html.Dd(value)]) for name, value in facts], className="day-facts")]
+    return [*said, _facts(facts)]
 
 
 def why(line: AccountLine) -> str:
@@ -170,15 +173,20 @@ def _moved(view: DayView, part: AccountDay) -> str:
 
 def _actions(view: DayView) -> Children:
     open_days = {"missing", "quarantined"} & {status_of(view), *(line.status for line in view.accounts)}
-    collect = job_button(
-        "Collect this day again",
-        "collect",
-        {"start": str(view.day), "end": str(view.day + DAY)},
-        title="Ask Cost Explorer for this day again; every request costs $0.01",
-    )
-    buttons = [collect] if view.may_collect and view.day < view.today else []
+    buttons = [_collect(view, view.collection)] if view.collection else []
     advice = html.P(_advice(view), className="advice") if open_days else None
     return html.Div([advice, html.Div(buttons, className="actions") if buttons else None])
+
+
+def _collect(view: DayView, priced: Estimate) -> Children:
+    """Says its price first: every request to Cost Explorer is billed."""
+    price = words.money(priced.price, PRICED_IN)
+    return job_button(
+        f"Collect this day again, about {price}",
+        "collect",
+        {"start": str(view.day), "end": str(view.day + DAY)},
+        title=f"About {words.counted(priced.requests, 'request')} to Cost Explorer, {price}",
+    )
 
 
 def _advice(view: DayView) -> list[Children]:
@@ -188,6 +196,65 @@ def _advice(view: DayView) -> list[Children]:
         return ["Mend the file in the source, or put a good ", name, f" there. It is taken at the next look, within {minutes}; ",
                 html.B("Try again"), " looks now."]  # fmt: skip
     return ["Put ", name, " into ", html.Code(view.source), f". It is taken at the next look, within {minutes}."]
+
+
+# --- what it was reported as --------------------------------------------------------------------------------------
+
+
+def _reports(view: DayView) -> Children:
+    """First, when it was called complete, and now; then every report of the account pointed at."""
+    history = view.history
+    if history is None:
+        return None
+    complete = history.completed_at
+    facts = [
+        ("First reported", words.money(history.first(DEFAULT_METRIC), view.currency)),
+        (
+            "Complete",
+            [words.money(history.complete(DEFAULT_METRIC), view.currency), " · ", parts.ago(complete)]
+            if complete
+            else "Not yet",
+        ),
+        ("Now", words.money(history.current(DEFAULT_METRIC), view.currency)),
+        ("Moved since", _moved_since(view, history)),
+    ]
+    account = history.accounts.get(view.address.of or "")
+    return html.Div([html.H3("The day as it was reported, amortized cost"), _facts(facts), _revisions(view, account)])
+
+
+def _moved_since(view: DayView, history: DayHistory) -> str:
+    move = history.moved(DEFAULT_METRIC)
+    if move is None:
+        return words.UNKNOWN
+    if not move.amount:
+        return "Nothing since it was called complete"
+    return f"{words.money(move.amount, view.currency, sign=True)} ({words.change(move.after, move.before)})"
+
+
+def _revisions(view: DayView, account: AccountHistory | None) -> Children:
+    if account is None or len(account.revisions) < 2:
+        return None
+    rows = [
+        html.Tr(
+            [
+                html.Th(f"{one.revision:,}", scope="row"),
+                html.Td(parts.ago(one.at)),
+                html.Td("estimated" if one.estimated else "final"),
+                html.Td(words.money(one.totals.of(DEFAULT_METRIC), view.currency), className="number"),
+            ]
+        )
+        for one in account.revisions[-MOST_FILES:]
+    ]
+    names = [html.Th(name, scope="col", className=kind) for name, kind in REPORT_COLUMNS]
+    table = html.Table([html.Thead(html.Tr(names)), html.Tbody(rows)], className="day-accounts")
+    return html.Div([html.H3(f"Reports of account {view.address.of}"), table], className="reports")
+
+
+REPORT_COLUMNS: Final = (("Revision", ""), ("When", ""), ("As", ""), ("Amount", "number"))
+
+
+def _facts(facts: Sequence[tuple[str, Children]]) -> Children:
+    return html.Dl([html.Div([html.Dt(name), html.Dd(value)]) for name, value in facts], className="day-facts")
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -238,8 +305,7 @@ def _reason(item: Ingestion) -> Children:
     if reason is None:
         return None
     facts = [("Reason", html.Code(reason.code)), ("Where", where(item)), ("Value", shown_value(item))]
-    listed = html.Dl([html.Div([html.Dt(name), html.Dd(value)]) for name, value in facts], className="day-facts")
-    return html.Div([html.P(reason.message, className="why"), listed])
+    return html.Div([html.P(reason.message, className="why"), _facts(facts)])
 
 
 # --- accounts -----------------------------------------------------------------------------------------------------

@@ -51,6 +51,25 @@ def summary(found: Work) -> str:
     return f"{words.counted(len(found.open) + found.more, 'job')} running or waiting."
 
 
+LATE: Final = 3
+"""Looks left out until it is said that nobody looks."""
+
+
+def last_look(found: Work) -> list[Children]:
+    """When the source was last listed. A moment, not an age: an idle page does not ask again."""
+    source = [html.Span("Source "), html.Code(found.source)]
+    if found.looked is None:
+        return [*source, html.Span(" has not been looked at yet. Is the scheduler running?", className="late")]
+    stamp = found.looked.strftime("%Y-%m-%dT%H:%M:%SZ")
+    shown = f"{words.day(found.looked.date(), year=False)} {stamp[11:16]} UTC"
+    every = words.duration(found.watch_seconds)
+    moment = html.Time(shown, dateTime=stamp, title=f"{stamp[:10]} {stamp[11:19]} UTC")
+    if (found.now - found.looked).total_seconds() > LATE * found.watch_seconds:
+        late = f", expected every {every}. Is the scheduler running?"
+        return [*source, html.Span([" was last looked at ", moment, late], className="late")]
+    return [*source, html.Span([" · last looked at ", moment, f", every {every}"])]
+
+
 # --- names --------------------------------------------------------------------------------------------------------
 
 
@@ -137,9 +156,9 @@ def count_words(found: Work, job: Job) -> str:
 
 
 def _ended_line(found: Work, job: Job) -> Children:
-    head = [_chip(job), html.B(name_of(job)), parts.ago(job.finished or job.created), *_again(job)]
-    message = html.P(_ended_words(job), className="job-message")
-    return html.Li([html.Div(head, className="job-head"), message, _details(found, job)], className="job", key=job.id)
+    said = html.Span(_ended_words(job), className="job-message")
+    head = [_chip(job), html.B(name_of(job)), parts.ago(job.finished or job.created), said, *_again(job)]
+    return html.Li([html.Div(head, className="job-head"), _details(found, job)], className="job", key=job.id)
 
 
 def _ended_words(job: Job) -> str:
@@ -148,13 +167,21 @@ def _ended_words(job: Job) -> str:
     return job.message or ""
 
 
+ASKED: Final[Mapping[str, tuple[str, ...]]] = {
+    "ingest": ("key",),
+    "collect": ("start", "end", "accounts"),
+    "backfill": ("months",),
+}
+"""Parameters that a request names; the others were added to it."""
+
+
 def _again(job: Job) -> list[Children]:
     """Only what a user could have asked for, and only where doing it again may end differently."""
     if job.status not in ("failed", "quarantined", "cancelled") or job.kind not in work.AVAILABLE:
         return []
-    params = (
-        {"key": job.params["key"], "again": True} if job.kind == "ingest" and "key" in job.params else dict(job.params)
-    )
+    params: dict[str, Any] = {name: job.params[name] for name in ASKED.get(job.kind, ()) if name in job.params}
+    if job.kind == "ingest":
+        params["again"] = True
     return [job_button("Run again", job.kind, params, title=f"{name_of(job)}: run it again")]
 
 

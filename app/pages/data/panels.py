@@ -37,6 +37,9 @@ MEANINGS: Final = {
 MOST_LINES: Final = 240
 """Lines of the table beside the calendar."""
 
+PRICED_IN: Final = "USD"
+"""Cost Explorer's requests are billed in dollars, whatever the currency of the bill they ask about."""
+
 JOBS_PATH: Final = "/api/v1/jobs"
 INGESTIONS_PATH: Final = "/api/v1/ingestions"
 

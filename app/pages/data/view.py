@@ -11,12 +11,16 @@ from typing import Final
 from app import jobs as work
 from app.backends import Backends
 from app.core.calendar import Calendar, calendar
+from app.core.collection import Estimate, estimate, oldest
 from app.core.jobs import FINAL, Job
 from app.core.ledger import LOOKBACK, AccountDay, Coverage, DayRecord, DayStatus, Ingestion
 from app.core.periods import DAY, DateRange
+from app.core.restatements import DayHistory
 from app.costs import Ledgers, ledgers_of
 from app.errors import SpendscopeError
+from app.ingest import LISTED
 from app.pages.data.address import Address
+from app.restatements import histories
 
 MOST_QUARANTINED: Final = 50
 MOST_RUNNING, MOST_NEXT, MOST_ENDED = 8, 3, 10
@@ -133,7 +137,10 @@ class AccountLine:
 
 @dataclass(frozen=True)
 class DayView:
-    """`ingestions` are all versions of the day's files, newest first."""
+    """`ingestions` are all versions of the day's files, newest first; `history` every report of the day, None without.
+
+    `collection` is what asking Cost Explorer for the day again would take, None where that cannot be done.
+    """
 
     address: Address
     day: date
@@ -147,7 +154,8 @@ class DayView:
     currency: str
     settling_days: int
     watch_seconds: int
-    may_collect: bool
+    collection: Estimate | None
+    history: DayHistory | None
 
     @cached_property
     def newest(self) -> frozenset[str]:
@@ -178,8 +186,19 @@ def look_at_day(backends: Backends, address: Address, day: date) -> DayView:
         currency=backends.settings.currency,
         settling_days=backends.settings.settling_days,
         watch_seconds=backends.settings.watch_seconds,
-        may_collect="collect" in work.AVAILABLE,
+        collection=_collection(backends, ledgers, day),
+        history=histories(backends, DateRange(day, day + DAY)).get(day) if record.accounts else None,
     )
+
+
+def _collection(backends: Backends, ledgers: Ledgers, day: date) -> Estimate | None:
+    if (
+        "collect" not in work.AVAILABLE
+        or backends.settings.serves_demo
+        or not oldest(backends.today()) <= day < backends.today()
+    ):
+        return None
+    return estimate([DateRange(day, day + DAY)], len(ledgers.coverage.accounts.get(day, {})) or 1)
 
 
 def _accounts(ledgers: Ledgers, judged: Coverage, record: DayRecord) -> list[AccountLine]:
@@ -233,6 +252,9 @@ class Work:
     trouble: str | None
     version: int
     attempts: int
+    looked: datetime | None
+    watch_seconds: int
+    source: str
 
     @property
     def is_active(self) -> bool:
@@ -262,6 +284,9 @@ def look_at_work(backends: Backends) -> Work:
         trouble=_trouble(backends, shown),
         version=metadata.ledger_version(),
         attempts=backends.settings.job_attempts,
+        looked=metadata.last_slot(LISTED),
+        watch_seconds=backends.settings.watch_seconds,
+        source=backends.source.root,
     )
 
 
