@@ -215,6 +215,34 @@ def test_the_table_and_the_date_field_lead_to_a_day_as_well(open_page: Open, ope
     page.wait_for_selector("#day-title:has-text('31 Oct 2026')")
 
 
+def test_what_else_is_open_stays_when_a_link_changes_one_thing(open_page: Open, operated: Operated) -> None:
+    page = opened(open_page, operated, f"?day={MISSING}")
+    page.wait_for_selector("#day-title")
+    page.locator("#trust-tabs a", has_text="Reconciliation").click()
+    page.wait_for_selector("#data-trust .month-steps")
+    assert "agree for 3 of 3 accounts" in page.locator("#data-trust").inner_text()
+    assert f"day={MISSING}" in page.url
+    page.locator("#jobs-panel a", has_text="Backfill history").click()
+    page.wait_for_selector("#data-plan .offer button")
+    price = page.locator("#data-plan .offer button").inner_text()
+    assert re.fullmatch(r"Start, for about \$[0-9.]+", price)
+    page.locator("#data-plan a", has_text="6 months").click()
+    page.wait_for_function(
+        "price => document.querySelector('#data-plan .offer button').textContent !== price", arg=price
+    )
+    page.locator("#data-periods a", has_text="30d").click()
+    page.wait_for_function("location.search.includes('period=30d')")
+    for part in (f"day={MISSING}", "show=reconciliation", "backfill=6"):
+        assert part in page.url
+    page.locator("#data-quarantined a", has_text=".csv").click()
+    page.wait_for_function("document.getElementById('day-title').textContent.includes('31 Oct')")
+    assert "show=reconciliation" in page.url
+    page.locator("#data-plan a", has_text="Not now").click()
+    page.wait_for_function("document.getElementById('data-plan').childElementCount === 0")
+    page.locator(".reset").click()
+    page.wait_for_function("location.search === ''")
+
+
 def test_jobs_are_watched_while_they_run_and_left_alone_when_not(open_page: Open, operated: Operated) -> None:
     page = opened(open_page, operated)
     page.wait_for_selector("#data-jobs:has-text('Nothing is running')")
@@ -272,7 +300,16 @@ def test_names_of_accounts_are_text_wherever_they_stand(open_page: Open, operate
     assert page.locator("#calendar .names b").count() == 0
 
 
-@pytest.mark.parametrize("search", ["", f"?day={REFUSED}&of=111111111111", "?start=2020-01-01&end=2020-02-01&wrong=1"])
+@pytest.mark.parametrize(
+    "search",
+    [
+        "",
+        f"?day={REFUSED}&of=111111111111",
+        f"?day={MISSING}&show=reconciliation&backfill=12",
+        "?show=restatements",
+        "?start=2020-01-01&end=2020-02-01&wrong=1",
+    ],
+)
 def test_axe_finds_nothing_in_either_theme(open_page: Open, operated: Operated, search: str) -> None:
     if not AXE.exists():
         pytest.skip("axe-core is not installed; npm ci --ignore-scripts to run the accessibility tests")
@@ -280,6 +317,8 @@ def test_axe_finds_nothing_in_either_theme(open_page: Open, operated: Operated, 
     page.wait_for_selector("#data-jobs:has-text('Lately')")
     if "day=" in search:
         page.wait_for_selector("#day-title")
+    page.wait_for_selector("#data-trust > *")
+    page.wait_for_function("document.documentElement.dataset.busy === 'no'")
     page.locator("#coverage-panel .as-table summary").click()
     page.add_script_tag(path=str(AXE))
     assert violations(page) == []
