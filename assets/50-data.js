@@ -27,6 +27,8 @@
     return text ? "?" + text : "";
   }
 
+  let synced = null;
+
   /** Inputs: address, accounts, dates. Returns the address, its parts that the panels depend on, and the accounts. */
   function sync(search, accounts, start, last, view, trust, plan, drawn) {
     const query = new URLSearchParams(search || "");
@@ -44,9 +46,12 @@
     }
     const after = canonical(query), shown = canonical(query, { trust: false, at: false });
     const judged = canonical(query, { at: false }), planned = query.get("backfill") ? "?backfill=" + query.get("backfill") : "";
-    const unless = (same, value) => (same === value ? SAME() : value);
+    // The same address once more is somebody who tries again: then everything is asked for.
+    const again = by("data-url.") && after === synced;
+    synced = after;
+    const unless = (same, value) => (same === value && !again ? SAME() : value);
     document.querySelectorAll("#data-filters .count").forEach((place) => (place.textContent = query.getAll("account").length ? " (1)" : ""));
-    return [unless(before, after), unless(view, shown), unless(trust, judged), unless(plan, planned), query.getAll("account")];
+    return [before === after ? SAME() : after, unless(view, shown), unless(trust, judged), unless(plan, planned), query.getAll("account")];
   }
 
   function open(day, account) {
@@ -177,7 +182,7 @@
       const day = new Date(shown.start + column * DAY), x = column * width;
       if (day.getUTCDate() === 1 || column === 0) {
         const left = Math.min(31 - day.getUTCDate() + 1, shown.days - column) * width;
-        const month = day.toLocaleDateString("en-GB", { month: left > 60 ? "long" : "short", timeZone: "UTC" });
+        const month = left > 60 ? day.toLocaleDateString("en-GB", { month: "long", timeZone: "UTC" }) : day.toUTCString().slice(8, 11);
         const year = left > 96 ? " " + day.getUTCFullYear() : "";
         const from = x + (column ? 4 : 0);
         if (left > 26) found.push(element("text", { x: from, y: 13, class: "month", "data-from": from, "data-to": x + left - 8 }, month + year));
@@ -222,8 +227,7 @@
   }
 
   function words(at) {
-    const day = new Date(shown.start + at.column * DAY);
-    const date = day.toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
+    const date = new Date(shown.start + at.column * DAY).toUTCString().slice(0, 16).replace(/, 0?/, " ");
     return { date, name: shown.names[at.row], status: shown.words[shown.letters[at.row][at.column]] || "not expected" };
   }
 

@@ -15,6 +15,7 @@ import pytest
 
 from app.backends import Backends
 from app.core.jobs import Job
+from app.errors import Unavailable
 from app.jobs import submit
 from tests.api.conftest import NOW, empty_backends
 from tests.arrivals import HEADER
@@ -290,6 +291,33 @@ def test_a_stopped_server_is_said_and_the_calendar_stays(open_page: Open, operat
     assert page.locator("#calendar svg").is_visible()
     page.locator("#data-quarantined button", has_text="Try again").click()
     page.wait_for_function("document.getElementById('toast').textContent.includes('Nothing was changed')")
+
+
+def test_trying_again_after_a_failure_shows_what_was_asked_for(open_page: Open, operated: Operated) -> None:
+    class Flaky:
+        down = False
+
+        def __getattr__(self, name: str) -> Any:
+            if self.down:
+                raise Unavailable("metadata", "The ledger does not answer.")
+            return getattr(operated.backends.metadata, name)
+
+    flaky: Any = Flaky()
+    own = Served(replace(operated.backends, metadata=flaky, memo={}))
+    try:
+        page = open_page("", base=own.url + "/data", ready=False, quiet=True)
+        page.wait_for_selector("#calendar svg")
+        page.wait_for_function("document.documentElement.dataset.busy === 'no'")
+        flaky.down = True
+        page.locator("#data-periods a", has_text="30d").click()
+        page.wait_for_selector("#trouble:not([hidden])")
+        assert "The ledger does not answer." in page.locator("#trouble").inner_text()
+        flaky.down = False
+        page.locator("#trouble button").click()
+        page.wait_for_selector("#trouble", state="hidden")
+        page.wait_for_selector("#data-periods [aria-current]:has-text('30d')")
+    finally:
+        own.stop()
 
 
 def test_names_of_accounts_are_text_wherever_they_stand(open_page: Open, operated: Operated) -> None:

@@ -34,6 +34,7 @@ MEANINGS: Final = {
     "restating": "Being rewritten now; the last verified figures are shown",
     "none": "Nothing is expected: no cost in the 14 days before, or the day is not over",
 }
+FEW: Final = 3
 MOST_LINES: Final = 240
 """Lines of the table beside the calendar."""
 
@@ -137,7 +138,10 @@ def _missing(view: DataView) -> Children:
     if not view.history.missing:
         return _fact("Missing account-days", "0", "Every expected account has arrived")
     days = view.history.missing_days
-    link = parts.link(words.day_list(days, 2), view.address.at(days[-1]).href())
+    which = (
+        words.day_list(days) if len(days) <= FEW else f"{len(days):,} days, newest {words.day(days[-1], year=False)}"
+    )
+    link = parts.link(which, view.address.at(days[-1]).href())
     return _fact("Missing account-days", f"{view.history.missing:,}", link, "warn")
 
 
