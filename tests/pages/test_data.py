@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
@@ -26,7 +27,7 @@ from app.pages.data.address import PERIODS, read
 from app.pages.data.view import Work, look, look_at_work
 from app.reconciliation import take_references
 from app.web import create_app
-from tests.api.conftest import NOW, empty_backends, take
+from tests.api.conftest import NOW, backends_at, empty_backends, take
 from tests.arrivals import HEADER
 from tests.fakes import Down, MemoryQueue
 from tests.pages.test_overview import text_of
@@ -51,22 +52,34 @@ def put(backends: Backends, day: date, content: bytes) -> str:
     return take(backends, f"{day}.csv")
 
 
-def fresh_backends(root: Path) -> Backends:
-    """Nothing in them; time passes with each look at the clock, as files come one after another."""
-    ticks = itertools.count()
-    return replace(empty_backends(root), clock=lambda: NOW + timedelta(milliseconds=next(ticks)))
+def ticking(found: Backends, first: int = 0) -> Backends:
+    """Time passes with each look at the clock, as files come one after another."""
+    ticks = itertools.count(first)
+    return replace(found, clock=lambda: NOW + timedelta(milliseconds=next(ticks)))
+
+
+@pytest.fixture(scope="module")
+def arrived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Where 20 days of two accounts that end yesterday have arrived, and a copy to begin each test from.
+
+    One day never came, one was refused.
+    """
+    root = tmp_path_factory.mktemp("data") / "world"
+    found = ticking(empty_backends(root))
+    for day in (TODAY - timedelta(days=n) for n in range(1, 21)):
+        if day != MISSING:
+            wanted = "quarantined" if day == REFUSED else "done"
+            assert put(found, day, day_file("111", "222", cost="1.2.3" if day == REFUSED else "10.5")) == wanted
+    found.metadata.close()
+    return root, Path(shutil.copytree(root, root.with_name("copy")))
 
 
 @pytest.fixture
-def backends(tmp_path: Path) -> Iterator[Backends]:
-    """20 days of two accounts that end yesterday; one day never came, one was refused."""
-    found = fresh_backends(tmp_path)
-    for day in (TODAY - timedelta(days=n) for n in range(1, 21)):
-        if day == MISSING:
-            continue
-        wanted = "quarantined" if day == REFUSED else "done"
-        cost = "1.2.3" if day == REFUSED else "10.5"
-        assert put(found, day, day_file("111", "222", cost=cost)) == wanted
+def backends(arrived: tuple[Path, Path]) -> Iterator[Backends]:
+    root, copy = arrived
+    shutil.rmtree(root)
+    shutil.copytree(copy, root)
+    found = ticking(backends_at(root), first=5000)
     yield found
     found.metadata.close()
 
@@ -76,7 +89,7 @@ MISSING, REFUSED = TODAY - timedelta(days=9), TODAY - timedelta(days=6)
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[Backends]:
-    found = fresh_backends(tmp_path / "empty")
+    found = ticking(empty_backends(tmp_path / "empty"))
     yield found
     found.metadata.close()
 
@@ -448,9 +461,9 @@ def test_jobs_are_those_that_run_and_come_next(backends: Backends) -> None:
 
 def test_work_that_nobody_does_is_said_after_a_while(backends: Backends) -> None:
     submit(backends, "ingest", {"key": "2026-10-10.csv"}, key="k")
-    late = replace(backends, queue=MemoryQueue(alive=0), clock=lambda: NOW + timedelta(seconds=31))
+    late = replace(backends, queue=MemoryQueue(alive=0), clock=lambda: NOW + timedelta(seconds=60))
     assert "No worker is running" in str(look_at_work(late).trouble)
-    assert look_at_work(replace(late, clock=lambda: NOW + timedelta(seconds=5))).trouble is None
+    assert look_at_work(replace(late, clock=lambda: NOW + timedelta(seconds=20))).trouble is None
     assert look_at_work(replace(late, queue=MemoryQueue())).trouble is None
     down: Any = Down("queue")
     assert look_at_work(replace(late, queue=down)).trouble == "The queue part does not answer."
@@ -557,7 +570,7 @@ def test_reconciliation_holds_file_ledger_and_store_together(backends: Backends)
     assert "There is nothing of January 2020" in text_of(nothing)
 
 
-def test_a_difference_from_cost_explorer_is_explained_or_left_open(backends: Backends, tmp_path: Path) -> None:
+def test_a_difference_from_cost_explorer_is_explained_or_left_open(backends: Backends) -> None:
     rows = [[str(TODAY - timedelta(days=n)), "111", "Usage", "10.5"] for n in range(10, 16)]
     rows += [
         [str(TODAY - timedelta(days=10)), "111", "Tax", "2"],
@@ -566,8 +579,9 @@ def test_a_difference_from_cost_explorer_is_explained_or_left_open(backends: Bac
     reference = {
         "month": "2026-10", "collected": "2026-11-05T00:00:00Z", "currency": "USD", "metrics": ["amortized_cost"], "rows": rows,
     }  # fmt: skip
-    (tmp_path / "reference").mkdir()
-    (tmp_path / "reference" / "2026-10.json").write_text(json.dumps(reference))
+    folder = Path(backends.source.root.removeprefix("file://")).with_name("reference")
+    folder.mkdir()
+    (folder / "2026-10.json").write_text(json.dumps(reference))
     assert take_references(backends)
     _, found = asked(backends, "?show=reconciliation&month=2026-10", data.judge)
     said = text_of(found)

@@ -168,7 +168,9 @@ def test_a_rejected_file_is_said() -> None:
     backends = memory_backends({d: c for d, c in days_back([charge("S", "r", "a", "10")]).items() if d != gone})
     ledger: Any = backends.metadata
     ledger.quarantined = frozenset({gone})
-    assert "The cost file of 10 Nov was rejected" in text_of(drawn(backends)["notices.children"])
+    found = drawn(backends)["notices.children"]
+    assert "The cost file of 10 Nov was rejected" in text_of(found)
+    assert '"href": "/data?day=2026-11-10"' in json.dumps(found)
 
 
 def test_old_data_is_said_in_the_header_and_above_the_page() -> None:
