@@ -16,6 +16,7 @@ import pytest
 from app.errors import Unavailable
 from app.ports import SourceObject
 from tests.api.conftest import World, take
+from tests.buckets import Bucket, only_our_aws, s3_server
 
 KEY = "2026-11-01.csv"
 HOSTILE = b'service,region\n<script>alert(1)</script>,"=HYPERLINK(""http://x"")"\n\xff\xfe\x00'
@@ -125,3 +126,19 @@ def test_a_source_that_does_not_answer_is_503(empty: World, costs: Path) -> None
     assert (broken.status_code, broken.content_type) == (503, "application/problem+json")
     with pytest.raises(Unavailable):  # the server cuts the connection: Content-Length was not reached
         empty.serving(source=Breaking(b"half")).get(f"/api/v1/ingestions/{name}/file", buffered=True)
+
+
+def test_from_s3_too_exactly_that_version(empty: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    only_our_aws(monkeypatch)
+    with s3_server() as endpoint:
+        bucket = Bucket(endpoint)
+        world = World(replace(empty.backends, source=bucket.source), empty.serving(source=bucket.source), ())
+        data = gzip.compress(HOSTILE + os.urandom(500_000))
+        bucket.put(f"{KEY}.gz", data)
+        name = quarantined(world, f"{KEY}.gz")
+        answer = world.get(f"/api/v1/ingestions/{name}/file")
+        assert (answer.status_code, answer.data) == (200, data)
+        assert world.client.head(f"/api/v1/ingestions/{name}/file").headers["Content-Length"] == str(len(data))
+        bucket.put(f"{KEY}.gz", b"another")
+        gone = world.get(f"/api/v1/ingestions/{name}/file")
+        assert (gone.status_code, "replaced" in gone.json["detail"]) == (409, True)
