@@ -28,7 +28,7 @@ SOURCE_LABEL: Final = ("source", "spendscope")
 """On every rule; the notification policy routes by it."""
 
 SPIKE_DAYS, SPIKE_TIMES, SPIKE_DOLLARS = 28, 1.5, 100
-ANOMALY_DAYS, ANOMALY_DOLLARS = 3, 100
+ANOMALY_DAYS, ANOMALY_DOLLARS = 4, 100
 BUDGET_NEAR: Final = Decimal("0.8")
 PAUSED_BUDGET: Final = Decimal(10_000)
 """Stands in a budget rule that is paused because no budget was given."""
@@ -244,7 +244,7 @@ def _anomaly(choices: Choices) -> Rule:
     return Rule(
         uid="spendscope-anomaly",
         title="Cost anomaly",
-        query=_influx(flux.recent_anomalies(ANOMALY_DAYS), ANOMALY_DAYS),
+        query=_influx(flux.recent_anomalies(ANOMALY_DAYS), ANOMALY_DAYS + 1),
         comparison="gt",
         limit=ANOMALY_DOLLARS,
         severity="warning",

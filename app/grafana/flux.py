@@ -210,8 +210,10 @@ def recent_anomalies(days: int) -> str:
 
     Its severity is the label `level`: `severity` is a label of the rule.
     """
-    return f"""from(bucket: v.defaultBucket)
-  |> range(start: -{days}d)
+    return f"""import "date"
+
+from(bucket: v.defaultBucket)
+  |> range(start: date.sub(d: {days}d, from: today()))
   |> filter(fn: (r) => r._measurement == "{ANOMALIES}" and r._field == "impact")
   |> group(columns: ["service", "region", "account", "kind", "severity"])
   |> last()
