@@ -1,13 +1,13 @@
 """Addresses that lead from Grafana back into Spendscope's Overview, with the dashboard's filters and days.
 
-Grafana writes its variables as `var-service=…` and a time as an instant; app.pages.address reads both.
+Grafana writes its variables as `var-service=…` and a time as an instant; app.pages.fromgrafana reads both.
 """
 
 from __future__ import annotations
 
 from app.grafana.flux import FILTERED
 
-BASE = "${spendscope:raw}/"
+BASE = "${spendscope:raw}/from-grafana"
 
 
 def overview(**chosen: str) -> str:
