@@ -126,7 +126,7 @@ def _trends(choices: Choices) -> list[Json]:
             [flux_target(flux.comparison())],
             fields(
                 choices.unit,
-                name="${__field.labels._field}",
+                name="${__field.labels.cost}",
                 custom=LINES,
                 links=[link("Open in Spendscope", overview())],
             ),

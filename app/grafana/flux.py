@@ -88,7 +88,10 @@ charges
 
 
 def comparison() -> str:
-    """Days of each cost. A day on which some charge has no blended cost has no such sum: a part is not the total."""
+    """Days of each cost. A day on which some charge has no blended cost has no such sum: a part is not the total.
+
+    Grafana makes a label of every column of the group key except `_field`, so that is given another name.
+    """
     return f"""costs = {selected("|".join(COSTS))}
   |> group(columns: ["_field"])
 
@@ -105,6 +108,7 @@ costs
   |> filter(fn: (r) => r._field != "{MAY_BE_ABSENT}" or contains(value: string(v: r._time), set: known))
   |> sort(columns: ["_time"])
   |> keep(columns: ["_time", "_value", "_field"])
+  |> rename(columns: {{_field: "cost"}})
 """
 
 

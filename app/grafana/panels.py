@@ -17,6 +17,7 @@ PROMETHEUS: Final = "spendscope-prometheus"
 COLUMNS: Final = 24
 """Grafana's grid is this wide."""
 NOT_AVAILABLE: Final = "not available"
+MOST_ROWS: Final = 10_000
 
 GREEN, ORANGE, RED, NEUTRAL = "green", "orange", "red", "text"
 
@@ -77,7 +78,7 @@ def promql_target(expression: str, legend: str = "", ref: str = "A", *, instant:
 
 
 def _panel(kind: str, head: Head, source: Source, targets: Sequence[Json], options: Json, fields: Json) -> Json:
-    return {
+    found = {
         "id": head.id,
         "type": kind,
         "title": head.title,
@@ -88,6 +89,8 @@ def _panel(kind: str, head: Head, source: Source, targets: Sequence[Json], optio
         "options": options,
         "fieldConfig": fields,
     }
+    # Grafana refuses a Flux answer with many more rows than this, which else is the panel's width in pixels.
+    return found | {"maxDataPoints": MOST_ROWS} if source == FLUX else found
 
 
 def fields(

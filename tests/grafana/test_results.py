@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import random
+import re
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +24,10 @@ from flask.testing import FlaskClient
 from app.api import blueprint
 from app.backends import Backends
 from app.config import read_settings
-from app.grafana.dashboards import OTHER, SHOWN, TOP
+from app.grafana.alerts import Rule, cost_rules
+from app.grafana.dashboards import OTHER, SHOWN, TOP, costs
 from tests.arrivals import DAY, NOW, arrive, csv, opened, take
-from tests.grafana.queries import Shown, filled, flux_queries, instant
+from tests.grafana.queries import CHOICES, Shown, filled, flux_queries, instant
 from tests.influxdb import Server
 
 pytestmark = pytest.mark.server
@@ -43,7 +45,7 @@ QUERIES = flux_queries()
 RANGE = Shown(datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 10, 18, 23, 59, 59, 999000, tzinfo=UTC))
 """As Grafana writes 1 to 18 October: until the last millisecond."""
 WHOLE = {"start": "2026-10-01", "end": "2026-10-19"}
-CHOICES: list[dict[str, list[str]]] = [
+FILTERS: list[dict[str, list[str]]] = [
     {},
     *({"service": [name]} for name in SERVICES),
     {"service": SERVICES[2:9], "region": ["eu-west-1", "global"]},
@@ -62,15 +64,26 @@ class Both:
 
     def rows(self, query: str, shown: Shown = RANGE, *, now: datetime | None = None) -> list[dict[str, str]]:
         """Every row of every table. An error in the middle of an answer is one too."""
-        text = filled(query, replace(shown, bucket=self.bucket))
-        body = {"query": text, "type": "flux", "dialect": {"annotations": [], "header": True}}
-        if now:
-            body["now"] = instant(now)
-        data = self._asked("/api/v2/query", json.dumps(body).encode(), "application/json")
-        tables = [table for table in data.decode().replace("\r\n", "\n").split("\n\n") if table.strip()]
+        tables = self._tables(query, shown, now, annotations=[])
         found = [row for table in tables for row in csvs.DictReader(io.StringIO(table))]
         assert not any("error" in row for row in found), found
         return found
+
+    def columns(self, query: str, shown: Shown = RANGE, *, now: datetime | None = None) -> tuple[set[str], set[str]]:
+        """What Grafana makes labels of (the group key), and what fields (the other columns)."""
+        (first, *others) = self._tables(query, shown, now, annotations=["group"])
+        group, names = list(csvs.reader(io.StringIO(first)))[:2]
+        pairs = list(zip(names, group, strict=True))[3:]
+        assert all(list(csvs.reader(io.StringIO(other)))[1] == names for other in others)
+        return {name for name, key in pairs if key == "true"}, {name for name, key in pairs if key == "false"}
+
+    def _tables(self, query: str, shown: Shown, now: datetime | None, annotations: list[str]) -> list[str]:
+        text = filled(query, replace(shown, bucket=self.bucket))
+        body = {"query": text, "type": "flux", "dialect": {"annotations": annotations, "header": True}}
+        if now:
+            body["now"] = instant(now)
+        data = self._asked("/api/v2/query", json.dumps(body).encode(), "application/json")
+        return [table for table in data.decode().replace("\r\n", "\n").split("\n\n") if table.strip()]
 
     def write(self, lines: str) -> None:
         self._asked(
@@ -107,6 +120,15 @@ def charges(day: date, chance: random.Random) -> bytes:
     return csv(*out.getvalue().splitlines())
 
 
+def anomaly(day: date, service: str, impact: float) -> str:
+    name = service.replace("\\", "\\\\").replace(" ", "\\ ").replace(",", "\\,").replace("=", "\\=")
+    tags = (
+        f"account=033333333333,charge_category=all,kind=spike,provider=aws,region=global,service={name},severity=high"
+    )
+    seconds = int(datetime.combine(day, datetime.min.time(), UTC).timestamp())
+    return f"anomaly,{tags} actual={impact + 10},expected=10,impact={impact} {seconds}"
+
+
 @pytest.fixture(scope="module")
 def both(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     """18 days by the real way in; one of them is restated, so that it has vanished points."""
@@ -116,7 +138,11 @@ def both(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
     app = Flask("under-test")
     app.extensions["spendscope"] = backends
     app.register_blueprint(blueprint())
-    yield Both(server, bucket, app.test_client())
+    found = Both(server, bucket, app.test_client())
+    found.write(
+        "\n".join([anomaly(date(2026, 10, 5), "Amazon S3", 5), anomaly(date(2026, 10, 17), "Amazon EC2", 250.5)])
+    )
+    yield found
     backends.metadata.close()
 
 
@@ -150,7 +176,7 @@ def by(answer: Mapping[str, Any], *keys: str) -> dict[tuple[str, ...], Any]:
     return {tuple(row[key] for key in keys): row["amount"] for row in answer["rows"] if row["amount"] is not None}
 
 
-@pytest.mark.parametrize("chosen", CHOICES, ids=str)
+@pytest.mark.parametrize("chosen", FILTERS, ids=str)
 @pytest.mark.parametrize("metric", ["amortized_cost", "unblended_cost"])
 def test_total_spend(both: Both, metric: str, chosen: dict[str, list[str]]) -> None:
     rows = both.rows(QUERIES["Total Spend"], replace(RANGE, metric=metric, chosen=chosen))
@@ -162,7 +188,7 @@ def test_total_spend(both: Both, metric: str, chosen: dict[str, list[str]]) -> N
         assert near(row["_value"], total)
 
 
-@pytest.mark.parametrize("chosen", CHOICES[::5], ids=str)
+@pytest.mark.parametrize("chosen", FILTERS[::5], ids=str)
 @pytest.mark.parametrize(
     ("panel", "dimensions", "most"),
     [
@@ -205,7 +231,7 @@ def test_daily_spend(both: Both, chosen: dict[str, list[str]]) -> None:
 
 def test_comparison(both: Both) -> None:
     rows = both.rows(QUERIES["Cost Comparison"])
-    shown = {(row["_field"], row["_time"][:10]): row["_value"] for row in rows}
+    shown = {(row["cost"], row["_time"][:10]): row["_value"] for row in rows}
     for metric in ("amortized_cost", "blended_cost", "unblended_cost"):
         answer = both.costs(metric=metric)
         mine = {(day,): value for (name, day), value in shown.items() if name == metric}
@@ -243,6 +269,34 @@ def test_nothing_is_no_error(both: Both, panel: str) -> None:
     assert both.rows(QUERIES[panel], nothing, now=datetime(2020, 2, 1, tzinfo=UTC)) == []
 
 
+PANELS = {panel["title"]: panel for panel in costs(CHOICES)["panels"] if panel["type"] != "row"}
+
+
+@pytest.mark.parametrize("title", PANELS)
+def test_a_panel_names_labels_and_columns_there_are(both: Both, title: str) -> None:
+    panel, text = PANELS[title], json.dumps(PANELS[title])
+    labels, columns = both.columns(QUERIES[title], now=NOW)
+    renamed = [t["options"]["renameByName"] for t in panel.get("transformations", ()) if t["id"] == "organize"]
+    shown = {new for old, new in renamed[0].items() if old in columns} if renamed else columns
+    assert set(re.findall(r"__field\.labels\.(\w+)", text)) <= labels
+    assert set(re.findall(r"__data\.fields\.(\w+)", text)) <= shown
+    assert not renamed or set(renamed[0]) <= columns
+    assert panel["options"].get("xField") in {*columns, None}
+    named = {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]} - {OTHER}
+    assert named <= shown
+    if panel["type"] == "timeseries":
+        assert columns == {"_time", "_value"}, "one series a label"
+
+
+@pytest.mark.parametrize("rule", cost_rules(CHOICES).rules, ids=lambda rule: rule.uid)
+def test_a_rule_names_labels_there_are(both: Both, rule: Rule) -> None:
+    labels, columns = both.columns(rule.query.text, now=NOW)
+    assert columns == {"_time", "_value"}, "Grafana alerts on series"
+    named = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule.core()["annotations"])))
+    assert named <= labels
+    assert not labels & set(rule.core()["labels"]), "a label of the rule hides one of the query"
+
+
 # --- alerts -------------------------------------------------------------------------------------------------------
 
 
@@ -274,19 +328,7 @@ def test_spend_spike(both: Both) -> None:
     same({(row["service"],): row["_value"] for row in rows}, exact)
 
 
-def anomaly(day: date, service: str, impact: float) -> str:
-    name = service.replace("\\", "\\\\").replace(" ", "\\ ").replace(",", "\\,").replace("=", "\\=")
-    tags = (
-        f"account=033333333333,charge_category=all,kind=spike,provider=aws,region=global,service={name},severity=high"
-    )
-    seconds = int(datetime.combine(day, datetime.min.time(), UTC).timestamp())
-    return f"anomaly,{tags} actual={impact + 10},expected=10,impact={impact} {seconds}"
-
-
 def test_anomalies(both: Both) -> None:
-    both.write(
-        "\n".join([anomaly(date(2026, 10, 5), "Amazon S3", 5), anomaly(date(2026, 10, 17), "Amazon EC2", 250.5)])
-    )
     rows = both.rows(QUERIES["Anomalies"])
     assert [(row["_time"][:10], row["service"], float(row["impact"]), float(row["actual"])) for row in rows] == [
         ("2026-10-17", "Amazon EC2", 250.5, 260.5),
