@@ -114,9 +114,9 @@ class Settings(BaseModel):
         json_schema_extra={"env": "GRAFANA_INFLUXDB_TOKEN"},
         description="Token for Grafana that may only read the bucket: viewers of Grafana can use all that it may.",
     )
-    grafana_prometheus_url: str | None = Field(
+    prometheus_url: str | None = Field(
         None,
-        json_schema_extra={"env": "GRAFANA_PROMETHEUS_URL"},
+        json_schema_extra={"env": "PROMETHEUS_URL"},
         description="Prometheus that scrapes /metrics, as Grafana reaches it.",
     )
     alert_slack_url: SecretStr | None = Field(None, description="Slack incoming webhook of Grafana's contact point.")

@@ -368,7 +368,7 @@ def _requests() -> list[Json]:
             "Share of failed answers",
             "Answers with a 5xx status among all.",
             Place(16, 20, 8, 8),
-            'sum(rate(spendscope_http_requests_total{status=~"5.."}[$__rate_interval]))'
+            '(sum(rate(spendscope_http_requests_total{status=~"5.."}[$__rate_interval])) or vector(0))'
             " / sum(rate(spendscope_http_requests_total[$__rate_interval]))",
             unit="percentunit",
             legend="failed",

@@ -14,19 +14,21 @@ from app.grafana.choices import Choices
 from app.grafana.dashboards import COSTS, OPERATIONS, costs, operations
 from app.grafana.panels import INFLUXDB, PROMETHEUS, Json
 
-MOUNT: Final = "/etc/grafana/dashboards"
+MOUNT: Final = "/var/lib/spendscope-dashboards"
 """Where the folder `dashboards` is expected inside Grafana's container."""
+NAMESPACE: Final = "spendscope"
 GENERATED: Final = "# Written by `spendscope grafana export`; change app/grafana and export again.\n"
 
 
 def influxdb_source() -> Json:
-    """The token should only read the bucket: whoever may query a data source may use all that its token may."""
+    """The variables are those of Grafana's own environment. Its token should only read the bucket: whoever may query a
+    data source may use all that its token may."""
     return {
         "name": "Spendscope InfluxDB",
         "uid": INFLUXDB,
         "type": "influxdb",
         "access": "proxy",
-        "url": "$GRAFANA_INFLUXDB_URL",
+        "url": "$INFLUXDB_URL",
         "jsonData": {
             "version": "Flux",
             "organization": "$INFLUXDB_ORG",
@@ -34,7 +36,7 @@ def influxdb_source() -> Json:
             "maxSeries": 10_000,
             "timeInterval": "1d",
         },
-        "secureJsonData": {"token": "$GRAFANA_INFLUXDB_TOKEN"},
+        "secureJsonData": {"token": "$INFLUXDB_TOKEN"},
     }
 
 
@@ -44,7 +46,7 @@ def prometheus_source() -> Json:
         "uid": PROMETHEUS,
         "type": "prometheus",
         "access": "proxy",
-        "url": "$GRAFANA_PROMETHEUS_URL",
+        "url": "$PROMETHEUS_URL",
         "jsonData": {"httpMethod": "POST", "timeInterval": "30s"},
     }
 
@@ -65,25 +67,49 @@ def provider() -> Json:
 
 def files(choices: Choices) -> dict[str, bytes]:
     """Path below the folder → content."""
-    one_org = {"orgId": 1}
+    return {**_costs(choices), **_operations(choices), **_notifications()}
+
+
+def _costs(choices: Choices) -> dict[str, bytes]:
+    """What a Grafana with InfluxDB provisions, and the ConfigMaps of it."""
+    dashboard = f"dashboards/{COSTS}.json"
+    source, rules = "provisioning/datasources/influxdb.yaml", "provisioning/alerting/costs.yaml"
+    providers = "provisioning/dashboards/spendscope.yaml"
+    config_maps = {
+        "grafana-datasources": source,
+        "grafana-providers": providers,
+        "grafana-alerting": rules,
+        "grafana-dashboards": dashboard,
+    }
     return {
-        f"dashboards/{COSTS}.json": json_bytes(costs(choices)),
-        f"dashboards/{OPERATIONS}.json": json_bytes(operations(choices)),
-        "provisioning/dashboards/spendscope.yaml": yaml_bytes({"providers": [provider()]}),
-        "provisioning/datasources/influxdb.yaml": yaml_bytes(
-            {"datasources": [one_org | influxdb_source() | {"editable": False}]}
-        ),
-        "provisioning/datasources/prometheus.yaml": yaml_bytes(
-            {"datasources": [one_org | prometheus_source() | {"editable": False}]}
-        ),
-        "provisioning/alerting/costs.yaml": yaml_bytes({"groups": [group_file(cost_rules(choices))]}),
-        "provisioning/alerting/operations.yaml": yaml_bytes({"groups": [group_file(operation_rules())]}),
-        **_notifications(),
+        dashboard: json_bytes(costs(choices)),
+        source: yaml_bytes({"datasources": [_provisioned(influxdb_source())]}),
+        providers: yaml_bytes({"providers": [provider()]}),
+        rules: yaml_bytes({"groups": [group_file(cost_rules(choices))]}),
+        "kustomization.yaml": kustomization("Kustomization", "kustomize.config.k8s.io/v1beta1", config_maps, {}),
     }
 
 
+def _operations(choices: Choices) -> dict[str, bytes]:
+    """Apart, for a Grafana that also has Prometheus: without it every one of these rules would fail every minute."""
+    config_maps = {
+        "grafana-datasources": "prometheus.yaml",
+        "grafana-alerting": "operations.yaml",
+        "grafana-dashboards": f"{OPERATIONS}.json",
+    }
+    found = {
+        "prometheus.yaml": yaml_bytes({"datasources": [_provisioned(prometheus_source())]}),
+        "operations.yaml": yaml_bytes({"groups": [group_file(operation_rules())]}),
+        f"{OPERATIONS}.json": json_bytes(operations(choices)),
+        "kustomization.yaml": kustomization(
+            "Component", "kustomize.config.k8s.io/v1alpha1", config_maps, {"behavior": "merge"}
+        ),
+    }
+    return {f"operations/{name}": content for name, content in found.items()}
+
+
 def _notifications() -> dict[str, bytes]:
-    """Apart from `provisioning/`, one file a channel: Grafana does not start with a receiver whose variable is unset."""
+    """Apart, one file a channel: Grafana does not start with a receiver whose variable is unset."""
     receivers = {
         f"notifications/{receiver['type']}.yaml": yaml_bytes(
             {"contactPoints": [{"orgId": 1, "name": contacts.CONTACT, "receivers": [receiver]}]}
@@ -93,11 +119,26 @@ def _notifications() -> dict[str, bytes]:
     return receivers | {"notifications/policy.yaml": yaml_bytes({"policies": [{"orgId": 1, **contacts.policy()}]})}
 
 
+def _provisioned(source: Json) -> Json:
+    return {"orgId": 1, **source, "editable": False}
+
+
+def kustomization(kind: str, version: str, config_maps: Mapping[str, str], more: Json) -> bytes:
+    """ConfigMaps, one for each folder that Grafana reads."""
+    generated = [{"name": name, "namespace": NAMESPACE, **more, "files": [path]} for name, path in config_maps.items()]
+    return _dumped({"apiVersion": version, "kind": kind, "configMapGenerator": generated})
+
+
 def json_bytes(document: Json) -> bytes:
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def yaml_bytes(document: Mapping[str, Any]) -> bytes:
+    """A provisioning file."""
+    return _dumped({"apiVersion": 1, **document})
+
+
+def _dumped(document: Mapping[str, Any]) -> bytes:
     """Keys in the order given, texts of several lines as they are, so that a person can read the queries."""
     import yaml
 
@@ -109,7 +150,7 @@ def yaml_bytes(document: Mapping[str, Any]) -> bytes:
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
 
     Dumper.add_representer(str, text)
-    body = yaml.dump({"apiVersion": 1, **document}, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    body = yaml.dump(dict(document), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000)
     return (GENERATED + body).encode()
 
 

@@ -51,7 +51,7 @@ def _set(grafana: Dashboards, dashboard: Json, rules: Group) -> Iterator[Step]:
 
 def _influxdb(grafana: Dashboards, known: Mapping[str, str | None]) -> Step:
     what = "data source InfluxDB"
-    if known["GRAFANA_INFLUXDB_URL"] and known["GRAFANA_INFLUXDB_TOKEN"]:
+    if known["INFLUXDB_URL"] and known["INFLUXDB_TOKEN"]:
         return Step(what, grafana.datasource(filled(influxdb_source(), known)))
     if grafana.has_datasource(INFLUXDB):
         return Step(what, "kept")
@@ -63,11 +63,11 @@ def _influxdb(grafana: Dashboards, known: Mapping[str, str | None]) -> Step:
 
 def _prometheus(grafana: Dashboards, known: Mapping[str, str | None]) -> Step:
     what = "data source Prometheus"
-    if known["GRAFANA_PROMETHEUS_URL"]:
+    if known["PROMETHEUS_URL"]:
         return Step(what, grafana.datasource(filled(prometheus_source(), known)))
     if grafana.has_datasource(PROMETHEUS):
         return Step(what, "kept")
-    return Step(what, "skipped", "no dashboard of Spendscope itself; set GRAFANA_PROMETHEUS_URL")
+    return Step(what, "skipped", "no dashboard of Spendscope itself; set PROMETHEUS_URL")
 
 
 def _contacts(grafana: Dashboards, known: Mapping[str, str | None]) -> Iterator[Step]:
@@ -86,9 +86,7 @@ def _contacts(grafana: Dashboards, known: Mapping[str, str | None]) -> Iterator[
 PUSHED_SETTINGS: Final = (
     "influxdb_org",
     "influxdb_bucket",
-    "grafana_influxdb_url",
-    "grafana_influxdb_token",
-    "grafana_prometheus_url",
+    "prometheus_url",
     "alert_slack_url",
     "alert_teams_url",
     "alert_webhook_url",
@@ -98,13 +96,17 @@ PUSHED_SETTINGS: Final = (
 
 
 def values(settings: Settings) -> dict[str, str | None]:
-    """Environment variable → its setting, for every placeholder there is."""
-    found: dict[str, str | None] = {}
-    for name in PUSHED_SETTINGS:
-        value = getattr(settings, name)
-        found[environment_name(name)] = value.get_secret_value() if isinstance(value, SecretStr) else value
-    found["GRAFANA_INFLUXDB_URL"] = found["GRAFANA_INFLUXDB_URL"] or settings.influxdb_url
-    return found
+    """Name of a placeholder → its value. Grafana has an address of InfluxDB and a token of its own: never ours, which
+    may write."""
+    found = {environment_name(name): _plain(getattr(settings, name)) for name in PUSHED_SETTINGS}
+    return found | {
+        "INFLUXDB_URL": settings.grafana_influxdb_url or settings.influxdb_url,
+        "INFLUXDB_TOKEN": _plain(settings.grafana_influxdb_token),
+    }
+
+
+def _plain(value: SecretStr | str | None) -> str | None:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def filled(document: Any, known: Mapping[str, str | None]) -> Any:

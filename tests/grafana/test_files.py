@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -156,10 +158,10 @@ def test_secrets_are_only_names_of_settings() -> None:
     names = {environment_name(name) for name in Settings.model_fields}
     placeholders = set()
     for name, content in files(Choices()).items():
-        if name.startswith(("provisioning/datasources", "notifications")):
+        if name.startswith(("provisioning/datasources", "operations/prometheus", "notifications")):
             placeholders |= {text for text in texts(read(content)) if "$" in text}
     assert {text.removeprefix("$") for text in placeholders} <= names
-    assert "$GRAFANA_INFLUXDB_TOKEN" in placeholders
+    assert {"$INFLUXDB_TOKEN", "$PROMETHEUS_URL", "$SPENDSCOPE_ALERT_SLACK_URL"} <= placeholders
 
 
 def test_what_grafana_expands_in_rules_has_no_dollar() -> None:
@@ -185,4 +187,35 @@ def test_dashboards_are_json_as_people_read_it() -> None:
             assert (document["id"], document["schemaVersion"]) == (None, 41)
         else:
             assert content.startswith(b"# Written by `spendscope grafana export`")
-            assert read(content)["apiVersion"] == 1
+            assert read(content)["apiVersion"] in (
+                1,
+                "kustomize.config.k8s.io/v1beta1",
+                "kustomize.config.k8s.io/v1alpha1",
+            )
+
+
+def built(folder: Path) -> dict[str, set[str]]:
+    """ConfigMap → its files, as kubectl builds a kustomization."""
+    shown = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True)
+    return {o["metadata"]["name"].rsplit("-", 1)[0]: set(o["data"]) for o in yaml.safe_load_all(shown.stdout)}
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+def test_kubernetes_mounts_what_is_provisioned(tmp_path: Path) -> None:
+    export(tmp_path / "grafana", Choices())
+    base = {
+        "grafana-datasources": {"influxdb.yaml"},
+        "grafana-providers": {"spendscope.yaml"},
+        "grafana-alerting": {"costs.yaml"},
+        "grafana-dashboards": {"spendscope-costs.json"},
+    }
+    assert built(tmp_path / "grafana") == base
+    (overlay := tmp_path / "overlay").mkdir()
+    (overlay / "kustomization.yaml").write_text("resources: [../grafana]\ncomponents: [../grafana/operations]\n")
+    added = {
+        "grafana-datasources": {"prometheus.yaml"},
+        "grafana-providers": set(),
+        "grafana-alerting": {"operations.yaml"},
+        "grafana-dashboards": {"spendscope-operations.json"},
+    }
+    assert built(overlay) == {name: base[name] | added[name] for name in base}

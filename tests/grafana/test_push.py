@@ -18,7 +18,7 @@ SETTINGS = {
     "GRAFANA_TOKEN": TOKEN,
     "GRAFANA_INFLUXDB_URL": "http://influxdb:8086",
     "GRAFANA_INFLUXDB_TOKEN": INFLUX,
-    "GRAFANA_PROMETHEUS_URL": "http://prometheus:9090",
+    "PROMETHEUS_URL": "http://prometheus:9090",
     "SPENDSCOPE_ALERT_SLACK_URL": SLACK,
     "SPENDSCOPE_ALERT_WEBHOOK_URL": "https://spend.example.org/hook",
     "SPENDSCOPE_ALERT_WEBHOOK_SECRET": SECRET,
@@ -156,13 +156,10 @@ def test_a_data_source_from_a_file_is_kept(grafana: StandIn) -> None:
 
 
 def test_what_is_not_set_is_left_out(grafana: StandIn) -> None:
-    left = ("GRAFANA_PROMETHEUS_URL", *(name for name in SETTINGS if name.startswith("SPENDSCOPE_ALERT")))
+    left = ("PROMETHEUS_URL", *(name for name in SETTINGS if name.startswith("SPENDSCOPE_ALERT")))
     shown = push(grafana, without=left)
     assert shown.exit_code == 0
-    assert (
-        "skipped    data source Prometheus: no dashboard of Spendscope itself; set GRAFANA_PROMETHEUS_URL"
-        in shown.output
-    )
+    assert "skipped    data source Prometheus: no dashboard of Spendscope itself; set PROMETHEUS_URL" in shown.output
     assert set(grafana.dashboards) == {"spendscope-costs"}
     assert (grafana.contacts, "routes" in grafana.policy) == ({}, False)
     shown = push(grafana, without=("SPENDSCOPE_ALERT_WEBHOOK_SECRET",))
