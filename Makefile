@@ -10,6 +10,7 @@ run: setup
 
 test: setup-dev
 	@scripts/system-packages
+	@scripts/node-packages
 	$(BIN)/python -m pytest $(ARGS)
 
 setup: $(VENV)/.installed
