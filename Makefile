@@ -11,6 +11,7 @@ run: setup
 
 test: setup-dev
 	@scripts/system-packages
+	@scripts/node-packages
 	@$(MAKE) --silent $(MONGO_TEST)/.installed || echo "MongoDB's tests will be skipped unless a server is here"
 	$(BIN)/python -m pytest $(ARGS)
 
