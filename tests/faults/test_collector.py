@@ -170,5 +170,3 @@ def test_l10_at_every_edge_of_the_calendar_each_day_has_its_own_charges(
         expected = Decimal(f"{day.toordinal()}.5") if day in days else None
         assert total(world, DateRange(day, day + timedelta(days=1))) == expected
     world.metadata.close()
-
-

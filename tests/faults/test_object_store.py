@@ -165,13 +165,15 @@ def test_o4_refused_credentials_are_told_at_once_and_tried_four_times_an_hour(
     ids=["cut csv", "cut gzip", "flipped byte", "another body", "nothing"],
 )
 def test_o5_a_damaged_body_is_quarantined_and_the_old_day_stays(
-    deployed: Faulty, suffix: str, damage: object, code: str
+    deployed: Faulty, suffix: str, damage: object, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place = tmp_path / "spool"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
     deployed.put(damage(cost_file(1, rows=200)), suffix=suffix, good=False)  # type: ignore[operator]
-    before = set(Path(tempfile.gettempdir()).glob("spendscope-*"))
     ended = deployed.run(deployed.submitted())
     assert (ended.status, ended.result["reason"]) == ("quarantined", code)
-    assert set(Path(tempfile.gettempdir()).glob("spendscope-*")) <= before
+    assert list(place.iterdir()) == []
     deployed.check()
     assert watch(deployed.world).jobs == (), "known, and not read again"
 
