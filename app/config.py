@@ -22,6 +22,10 @@ class Settings(BaseModel):
         "",
         description="Where cost files arrive: `s3://bucket/costs/` or `file:///dir/costs/`. Unset: the sample organisation.",
     )
+    events_queue: str = Field(
+        "",
+        description="URL of an SQS queue with the bucket's event notifications, to hear of files within seconds.",
+    )
     data_dir: Path = Field(Path("data"), description="Directory of everything the embedded parts keep.")
     retention_days: int | None = Field(
         None, ge=0, description="Days the cost store keeps; 0 for ever. Default: 180 with InfluxDB, 0 embedded."
@@ -29,10 +33,6 @@ class Settings(BaseModel):
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="The one currency of this deployment (ISO 4217).")
     settling_days: int = Field(2, ge=0, le=31, description="Full UTC days after a day until it counts as complete.")
     watch_seconds: int = Field(300, ge=5, description="How often the scheduler lists the source.")
-    events_queue: str = Field(
-        "",
-        description="URL of an SQS queue with the bucket's event notifications, to hear of files within seconds.",
-    )
     host: str = Field(
         "127.0.0.1", description="Address the web server listens on; only loopback until access control lands."
     )
