@@ -33,6 +33,18 @@ class Settings(BaseModel):
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="The one currency of this deployment (ISO 4217).")
     settling_days: int = Field(2, ge=0, le=31, description="Full UTC days after a day until it counts as complete.")
     watch_seconds: int = Field(300, ge=5, description="How often the scheduler lists the source.")
+    collect_roles: str = Field(
+        "",
+        description="Role ARNs of the payers to collect from, separated by commas; unset: the credentials there are.",
+    )
+    collect_external_id: SecretStr | None = Field(
+        None,
+        description="External id these roles ask for (`SPENDSCOPE_COLLECT_EXTERNAL_ID_FILE` for a mounted secret).",
+    )
+    collect_trailing_days: int = Field(3, ge=1, le=62, description="Days before today that each collection rewrites.")
+    collect_close_day: int = Field(
+        16, ge=1, le=28, description="Day of the month up to which each collection rewrites the previous month too."
+    )
     host: str = Field(
         "127.0.0.1", description="Address the web server listens on; only loopback until access control lands."
     )
