@@ -36,6 +36,10 @@ ANNOUNCED: Final = "object announced"
 UNREADABLE: Final = "announcement unreadable"
 """Names under which the schedule keeps when it last happened (`mark`)."""
 
+REPLACED: Final = frozenset({"superseded"})
+RETRIED: Final = REPLACED | {"quarantined"}
+"""Statuses of a version that is looked at again when it is listed, and when it is named."""
+
 STEPS: Final = 4
 AGREES: Final = Decimal("1e-6")
 """How closely a store of floats must read back each account's day, relative to its size from 1 up."""
@@ -63,11 +67,11 @@ def watch(backends: Backends, keys: Iterable[str] | None = None) -> Watched:
     """List the source and submit an ingest job for every object version that is not in the ledger, newest day first.
 
     `keys` limits it to these objects; one that is not in the source raises NotFound. A version that was quarantined
-    by these parsing rules is known, not new; one that another version took the place of, and that is there again, is
+    is known, not new, unless it is named: what stood in its way may be gone (retention, a limit). One that another version took the place of, and that is there again, is
     new again (an ETag comes back with its bytes).
     """
     if keys is not None:
-        return _submitted(backends, _named(backends, keys))
+        return _submitted(backends, _named(backends, keys), again=RETRIED)
     watched = _submitted(backends, backends.source.list())
     mark(backends, LISTED)
     return watched
@@ -95,7 +99,7 @@ def _named(backends: Backends, keys: Iterable[str]) -> list[SourceObject]:
     return named
 
 
-def _submitted(backends: Backends, objects: Iterable[SourceObject]) -> Watched:
+def _submitted(backends: Backends, objects: Iterable[SourceObject], again: frozenset[str] = REPLACED) -> Watched:
     new: list[tuple[date, SourceObject]] = []
     seen = ignored = 0
     # Listed first: what a worker finishes meanwhile is known then.
@@ -105,7 +109,7 @@ def _submitted(backends: Backends, objects: Iterable[SourceObject]) -> Watched:
         day = day_of(found.key)
         if day is None:
             ignored += 1
-        elif known.get((found.key, found.version), "superseded") != "superseded":
+        elif known.get((found.key, found.version), "superseded") not in again:
             seen += 1
         else:
             new.append((day, found))
@@ -303,6 +307,9 @@ class _Taking:
         except Quarantined:
             self._give_up(before)
             raise
+        except Refused as error:
+            self._give_up(before)
+            raise Quarantined(Reason(error.code, error.message)) from error
         self._verify(stored, decision, parsed)
         self.progress(3, STEPS, f"Publishing {self.day}")
         if not self.backends.metadata.put_day_record(decision.record):

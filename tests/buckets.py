@@ -121,6 +121,7 @@ class Proxy:
         host, _, port = endpoint.removeprefix("http://").rpartition(":")
         self.behind = (host, int(port))
         self.cut_after: int | None = None
+        self.cut_question_after: int | None = None
         self.stall_after: int | None = None
         self.silent = False
         self.change: Callable[[bytes], bytes] | None = None
@@ -157,6 +158,8 @@ class Proxy:
                     data = self.change(data)
                 if answers and self.cut_after is not None and passed + len(data) > self.cut_after:
                     end.sendall(data[: self.cut_after - passed])
+                    break
+                if not answers and self.cut_question_after is not None and passed + len(data) > self.cut_question_after:
                     break
                 end.sendall(data)
                 passed += len(data)

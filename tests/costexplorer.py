@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import cache
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import botocore.session
@@ -112,13 +115,14 @@ class CostExplorer:
         assert given["Granularity"] == "DAILY"
         keys = [group["Key"] for group in given["GroupBy"]]
         found: list[Any] = []
-        for day in sorted(period_of(given)):
-            if self.silent(day):
-                continue
+        days: dict[date, list[Charge]] = {day: [] for day in sorted(period_of(given)) if not self.silent(day)}
+        for each in self.charges:
+            if each.day in days and matches(each, given.get("Filter")):
+                days[each.day].append(each)
+        for day, charges in days.items():
             sums: dict[tuple[str, ...], list[Charge]] = {}
-            for each in self.charges:
-                if each.day == day and matches(each, given.get("Filter")):
-                    sums.setdefault(tuple(each.key(key) for key in keys), []).append(each)
+            for each in charges:
+                sums.setdefault(tuple(each.key(key) for key in keys), []).append(each)
             found += [(day, key, self._metrics(given, sums[key])) for key in sorted(sums)] or [(day, None, None)]
         return found
 
@@ -248,6 +252,47 @@ class Aws:
         self.opened.append((service, dict(credentials)))
         role = credentials.get("aws_access_key_id", "").removeprefix("key of ")
         return getattr(self.roles.get(role, self), service)
+
+
+class _Answering(BaseHTTPRequestHandler):
+    """AWS's JSON protocol: the operation is named in a header."""
+
+    fake: CostExplorer
+
+    def do_POST(self) -> None:
+        operation = self.headers["X-Amz-Target"].rpartition(".")[2]
+        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        try:
+            call = {
+                "GetCostAndUsage": self.fake.get_cost_and_usage,
+                "GetDimensionValues": self.fake.get_dimension_values,
+            }
+            status, answer = 200, call[operation](**given)
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            answer = {"__type": error.response["Error"]["Code"], "message": "no"}
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/x-amz-json-1.1")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@contextmanager
+def served(fake: CostExplorer) -> Iterator[str]:
+    """The fake over HTTP, for processes of their own: AWS_ENDPOINT_URL_COST_EXPLORER names it."""
+    server = HTTPServer(("127.0.0.1", 0), type("Answering", (_Answering,), {"fake": fake}))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def refusing(

@@ -14,7 +14,15 @@ from typing import Any, Final
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    TokenRetrievalError,
+)
+from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from app.core import costexplorer as ce
 from app.core.charges import METRICS
@@ -55,16 +63,18 @@ FAILURES: Final = (ClientError, BotoCoreError, OSError, ce.UnusableReply, OutOfT
 
 @dataclass(frozen=True)
 class World:
-    """Time as the collector sees it. `remaining` is how many seconds it may still take; `checkpoint` may end the run."""
+    """Time as the collector sees it. `remaining` is how many seconds it may still take, of which asking leaves `reserve`
+    for writing; `checkpoint` may end the run."""
 
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], None] = time.sleep
     remaining: Callable[[], float] = lambda: float("inf")
     checkpoint: Callable[[], None] = lambda: None
+    reserve: float = RESERVE_SECONDS
 
     def pause(self, seconds: float) -> None:
         """Raises OutOfTime when there is not that much time left."""
-        if self.remaining() - seconds < RESERVE_SECONDS:
+        if self.remaining() - seconds < self.reserve:
             raise OutOfTime
         self.sleep(seconds)
 
@@ -187,7 +197,7 @@ class Questions:
 
 def _most_tries(error: Exception) -> int:
     if not isinstance(error, ClientError):
-        return ATTEMPTS_AT_ERRORS
+        return ATTEMPTS_AT_ERRORS if isinstance(error, BotoConnectionError | HTTPClientError | OSError) else 1
     if code_of(error) in THROTTLED or status_of(error) == 429:
         return ATTEMPTS
     return ATTEMPTS_AT_ERRORS if status_of(error) >= 500 else 1
@@ -210,4 +220,6 @@ def told(error: Exception) -> str:
         action = f"{service.get(error.operation_name, 'ce')}:{error.operation_name}"
         message = str(error.response.get("Error", {}).get("Message", ""))
         return ce.clean(f"{action} answered {code_of(error)}: {message}"[:300]).rstrip(": ")
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | TokenRetrievalError):
+        return "no usable AWS credentials: give a key, a profile or a role"
     return f"AWS does not answer ({type(error).__name__})"

@@ -16,7 +16,7 @@ from app.core.jobs import Job
 from app.core.periods import DateRange
 from app.errors import Refused, SpendscopeError, Unavailable
 from app.ingest import Outcome, Progress
-from workers.asking import FAILURES, Connect, Payer, World
+from workers.asking import FAILURES, RESERVE_SECONDS, Connect, Payer, World
 from workers.collector import Collector, Report, Setup, roles_of
 from workers.gathering import organization_accounts
 
@@ -66,7 +66,8 @@ class Turn:
         self._began, self.limit = time.monotonic(), backends.settings.job_timeout_seconds * SHARE
         self.days = days_of(job.params)
         self.done = self._before = 0
-        world = World(clock=backends.clock, remaining=self.remaining, checkpoint=self.tell)
+        reserve = min(RESERVE_SECONDS, self.limit / 10)
+        world = World(clock=backends.clock, remaining=self.remaining, checkpoint=self.tell, reserve=reserve)
         self.collector = Collector(setup_of(backends.settings), world, connect=connect)
 
     def remaining(self) -> float:

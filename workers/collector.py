@@ -23,7 +23,7 @@ from app.core.exact import text
 from app.core.periods import DateRange, month_of
 from app.errors import CannotStart, Conflict, Refused, SpendscopeError, Unavailable
 from workers.asking import FAILURES, NOT_REACHED, Connect, Meter, Payer, World, told
-from workers.gathering import Account, Gathered, Gathering, merged
+from workers.gathering import NOT_LISTED, Account, Gathered, Gathering, merged
 from workers.targets import Kept, Target, coverage_name, day_name, open_target
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ WRITE_TRIES: Final = 12
 """How often a file is read again because another run was faster."""
 
 ACCOUNTS: Final = "accounts.json"
-NOT_ANSWERED: Final = "neither Cost Explorer nor Organizations speaks of it any more"
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ class Collector:
             report.unchanged += 1
         for account in file.coverage.failed - found.failed:
             if found.only is None or account in found.only:
-                report.failed.setdefault(account, NOT_ANSWERED)
+                report.failed.setdefault(account, NOT_LISTED)
 
     def _put_day(self, day: date, found: ce.Found) -> tuple[ce.DayFile, bool]:
         """Coverage first, then the file, each only over what was read; when somebody else was faster, from there again.

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 from app.core import costexplorer as ce
 from app.core.charges import COSTS
@@ -18,6 +18,8 @@ from app.core.periods import DateRange
 from workers.asking import FAILURES, Meter, Payer, Questions, World, told
 
 log = logging.getLogger(__name__)
+
+NOT_LISTED: Final = "neither Cost Explorer nor Organizations speaks of it (any more)"
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,13 @@ class Gathering:
             self._found.notices += [f"accounts may be missing: {told(error)}" for error in errors]
         self._name_accounts(names)
         if self._only is not None:
-            named = {account: self._found.accounts.get(account, Account()) for account in self._only}
-            self._found.accounts = named
+            self._limit(self._only, listed=len(errors) < 2)
+
+    def _limit(self, only: frozenset[str], *, listed: bool) -> None:
+        """Ask about these only; where there are lists, not about one that is on none: an empty reply would say zero."""
+        known = self._found.accounts
+        self._found.accounts = {name: known.get(name, Account()) for name in only if name in known or not listed}
+        self._found.failed |= dict.fromkeys(only - set(self._found.accounts), NOT_LISTED)
 
     def _own_account(self) -> str:
         return ce.account_of(self._payer.client("sts").get_caller_identity()["Account"])

@@ -319,18 +319,18 @@ def compose(day: date, found: Found, existing: Existing | None) -> DayFile:
         raise Refused(f"its file has charges of {existing.foreign}, which the collector does not replace")
     coverage, carried = _merged(found, existing)
     if coverage.failed or found.only is not None:
-        _check_keepable(existing)
+        _check_keepable(existing, found.covered)
     kept = {account_of(name) for name in carried}
     rows = {key: row for key, row in existing.rows.items() if key[0] in kept}
     ours = {key: row for key, row in found.rows.items() if key[0] in coverage.covered and key[0] not in kept}
     return _file(day, rows | ours, coverage)
 
 
-def _check_keepable(existing: Existing) -> None:
+def _check_keepable(existing: Existing, covered: frozenset[str]) -> None:
     """While not every account was collected, rows that cannot be told to be of a collected one must stay."""
     if existing.unusable:
         raise Refused(f"not every account was collected, and the existing file {existing.unusable}")
-    unnamed = sorted(name for name in existing.names if not is_number(name))
+    unnamed = sorted(name for name in existing.names - covered if not is_number(name))
     if unnamed:
         raise Refused(f"not every account was collected, and the existing file has charges of {unnamed[0][:40]!r}")
 
@@ -457,12 +457,13 @@ Reference = dict[tuple[date, str, str], Row]
 
 def reference_of(reply: Reply) -> Reference:
     """Raises UnusableReply when it is not grouped by account and record type."""
-    found: Reference = {}
-    for day, rows in reply.rows.items():
-        for (account, record_type), row in rows.items():
-            if not is_number(account):
-                raise UnusableReply(f"{account[:40]!r} is not an account")
-            found[day, account_of(account), record_type] = row
+    found = {
+        (day, account_of(account), record_type): row
+        for day, rows in reply.rows.items()
+        for (account, record_type), row in rows.items()
+    }
+    if found and not any(is_number(account) for _, account, _ in found):
+        raise UnusableReply(f"{min(found)[1][:40]!r} is not an account")
     return found
 
 

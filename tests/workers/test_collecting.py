@@ -217,6 +217,35 @@ def test_a_worker_runs_it_under_its_lease(world: Backends, clock: Clock) -> None
     assert "12 requests to Cost Explorer, 0.12 USD" in (ended.message or "")
 
 
+def day_of(world: Backends, account: str) -> Any:
+    record = world.metadata.day_record(TODAY - timedelta(days=1))
+    return record.accounts[account].current.amortized_cost if account in record.accounts else None
+
+
+def test_no_account_is_zeroed_by_its_absence_on_the_whole_way(world: Backends, clock: Clock) -> None:
+    """Collected, failed, vanished, back again: what the ledger says of B is what was last collected of it."""
+    yesterday = TODAY - timedelta(days=1)
+
+    def collected(a: str, b: str | None, *accounts: str, before: Any = lambda *_: None) -> Any:
+        clock.forward(60)
+        charges = [charge(A, "Amazon S3", "global", a, day=yesterday)]
+        charges += [charge(B, "Amazon S3", "global", b, day=yesterday)] if b else []
+        aws = Aws(CostExplorer(charges, before=before), organisation(*accounts))
+        job = submit_collection(world, "collect", collect_params(world, str(yesterday), None))
+        collect(world, job, Steps(), aws.connect)
+        for ingest in watch(world).jobs:
+            ingest_object(world, ingest.params, lambda *_: None)
+            world.metadata.cancel(ingest.id, now=clock())
+        return day_of(world, A), day_of(world, B), world.metadata.day_record(yesterday).failed_accounts
+
+    assert collected("1", "2", A, B, before=refusing(B)) == (1, None, (B,))
+    assert collected("1", "2", A, B) == (1, 2, ())
+    assert collected("3", "4", A, B, before=refusing(B)) == (3, 2, (B,))
+    assert collected("5", None, A) == (5, 2, (B,))
+    assert collected("5", "6", A, B) == (5, 6, ())
+    assert collected("5", None, A, B) == (5, 0, ())
+
+
 # --- command line -------------------------------------------------------------------------------------------------
 
 
