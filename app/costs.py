@@ -12,7 +12,17 @@ from app.core.amounts import total as exact_total
 from app.core.ledger import LOOKBACK, Coverage, DayRecord, coverage
 from app.core.periods import EARLIEST, DateRange
 from app.core.query import CostQuery
+from app.core.retention import (
+    NotKept,
+    kept_frame,
+    month_rollup,
+    not_kept,
+    reaches_back,
+    rows_from_months,
+    total_from_months,
+)
 from app.core.rollup import CostFrame, Rollup
+from app.retention import months_between
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,8 @@ class CostAnswer:
     currency: str
     data_version: int
     freshness: Freshness
+    not_kept: NotKept | None = None
+    """Why `frame` has not all of the range: it reaches back further than retention."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +83,10 @@ class Ledgers:
 def ask(backends: Backends, query: CostQuery) -> CostAnswer:
     """Answer a question from the newest verified figures. Raises Unavailable when a store does not answer."""
     rollup = backends.costs.rollup()
-    frame = rollup.frame(query)
     ledgers = ledgers_of(backends)
+    if (oldest := _kept_since_inside(backends, ledgers, query.range)) is not None:
+        return _ask_back(backends, rollup, ledgers, query, oldest)
+    frame = rollup.frame(query)
     total = frame.total
     if not backends.costs.exact and total is not None and ledgers.version == rollup.version:
         total = _ledger_total(ledgers, query, total)
@@ -84,6 +98,45 @@ def ask(backends: Backends, query: CostQuery) -> CostAnswer:
         data_version=rollup.version,
         freshness=ledgers.freshness(query.range),
     )
+
+
+def _ask_back(backends: Backends, rollup: Rollup, ledgers: Ledgers, query: CostQuery, oldest: date) -> CostAnswer:
+    """Answer from the ledger's months as far as they can; units of usage they do not know."""
+    total, whole = None, rows_from_months(query, oldest)
+    if total_from_months(query, oldest):
+        months = month_rollup(months_between(backends, query.range.start, query.range.end, oldest), rollup.version)
+        asked = query if whole else query.grouped().per("total")
+        frame = months.frame(asked)
+        total = frame.total
+    if not whole:
+        frame = kept_frame(rollup, query, oldest, total)
+    return CostAnswer(
+        frame=frame,
+        total=total,
+        unit=backends.settings.currency if query.metric != "usage_quantity" else None,
+        currency=backends.settings.currency,
+        data_version=rollup.version,
+        freshness=ledgers.freshness(query.range),
+        not_kept=None if whole else not_kept(oldest, backends.settings.retention),
+    )
+
+
+def ask_back(backends: Backends, query: CostQuery) -> CostAnswer | None:
+    """The answer where the range has days that are older than retention; None where all of it is kept."""
+    ledgers = ledgers_of(backends)
+    oldest = _kept_since_inside(backends, ledgers, query.range)
+    return _ask_back(backends, backends.costs.rollup(), ledgers, query, oldest) if oldest else None
+
+
+def _kept_since_inside(backends: Backends, ledgers: Ledgers, days: DateRange) -> date | None:
+    """The first day that is kept, where there was something in the range before it."""
+    oldest = kept_since(backends)
+    return oldest if reaches_back(ledgers.records, days, oldest) else None
+
+
+def kept_since(backends: Backends) -> date | None:
+    """The first day that is kept by day; None while everything is kept for ever."""
+    return backends.costs.oldest(backends.today())
 
 
 def _usage_unit(rollup: Rollup, query: CostQuery) -> str | None:
@@ -105,7 +158,17 @@ def state(backends: Backends) -> tuple[int, int, date]:
 
 def dimension_values(backends: Backends, dimension: str, query: CostQuery) -> list[tuple[str, Decimal | None]]:
     """Values of a dimension under the query's other filters with their exact cost, largest first."""
-    return backends.costs.rollup().values_with_cost(dimension, query)
+    answer = ask_back(backends, query.without(dimension).grouped(dimension).per("total"))
+    if answer is None:
+        return backends.costs.rollup().values_with_cost(dimension, query)
+    if answer.not_kept is None:
+        return [(group[0], total) for group, total in zip(answer.frame.groups, answer.frame.group_totals, strict=True)]
+    since = answer.not_kept.since
+    if query.range.end <= since:
+        return []
+    # The values are those since; what they cost over all of the range is not known.
+    kept = query.over(DateRange(since, query.range.end))
+    return [(value, None) for value, _ in backends.costs.rollup().values_with_cost(dimension, kept)]
 
 
 def first_and_last_day(backends: Backends) -> DateRange | None:

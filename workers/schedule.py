@@ -18,6 +18,7 @@ from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
 from app.ingest import repair, watch
 from app.reconciliation import take_references
 from app.restatements import keep_histories
+from app.retention import keep_to_retention
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +198,7 @@ class Watching:
         if not self._repaired:
             repair(self._backends)
             keep_histories(self._backends)
+            keep_to_retention(self._backends)
             self._repaired = True
         found = watch(self._backends)
         take_references(self._backends)
@@ -206,6 +208,7 @@ class Watching:
     def _keep_house(self) -> None:
         oldest = self._backends.clock() - timedelta(days=self._backends.settings.keep_jobs_days)
         log.info("Housekeeping: %d old jobs forgotten", self._backends.metadata.forget_jobs(finished_before=oldest))
+        keep_to_retention(self._backends)
 
 
 def _guarded(outage: Outage, work: Callable[[], object]) -> bool:

@@ -166,7 +166,7 @@ class Rollup:
 
     def frame(self, query: CostQuery) -> CostFrame:
         """Answer a question. Costs a few array operations for each month the range touches."""
-        periods = _periods(query)
+        periods = periods_of(query)
         gathered = _Gathered(len(periods))
         for month in self.months:
             if month.touches(query.range):
@@ -190,7 +190,7 @@ class Rollup:
         return {service: next(iter(units)) or None if len(units) == 1 else None for service, units in found.items()}
 
 
-def _periods(query: CostQuery) -> dict[date, int]:
+def periods_of(query: CostQuery) -> dict[date, int]:
     """Bucket → position; one bucket, the range's first day, for `total`."""
     if query.granularity == "total":
         return {query.range.start: 0}
