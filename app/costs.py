@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
@@ -13,6 +14,7 @@ from app.core.ledger import LOOKBACK, Coverage, DayRecord, coverage
 from app.core.periods import EARLIEST, DateRange
 from app.core.query import CostQuery
 from app.core.retention import (
+    MonthTotals,
     NotKept,
     kept_frame,
     month_rollup,
@@ -63,8 +65,16 @@ class Ledgers:
     coverage: Coverage
     updated: datetime | None
     version: int
+    memo: dict[DateRange, Freshness] = field(default_factory=dict, compare=False, repr=False)
 
     def freshness(self, days: DateRange) -> Freshness:
+        """Kept for the ranges asked about: a page asks for the same one many times."""
+        found = self.memo.get(days)
+        if found is None:
+            found = self.memo[days] = self._freshness(days)
+        return found
+
+    def _freshness(self, days: DateRange) -> Freshness:
         inside = {day: self.coverage.days[day] for day in days if day in self.coverage.days}
 
         def with_status(status: str) -> tuple[date, ...]:
@@ -80,58 +90,109 @@ class Ledgers:
         )
 
 
-def ask(backends: Backends, query: CostQuery) -> CostAnswer:
-    """Answer a question from the newest verified figures. Raises Unavailable when a store does not answer."""
-    rollup = backends.costs.rollup()
-    ledgers = ledgers_of(backends)
-    if (oldest := _kept_since_inside(backends, ledgers, query.range)) is not None:
-        return _ask_back(backends, rollup, ledgers, query, oldest)
-    frame = rollup.frame(query)
-    total = frame.total
-    if not backends.costs.exact and total is not None and ledgers.version == rollup.version:
-        total = _ledger_total(ledgers, query, total)
-    return CostAnswer(
-        frame=frame,
-        total=total,
-        unit=backends.settings.currency if query.metric != "usage_quantity" else _usage_unit(rollup, query),
-        currency=backends.settings.currency,
-        data_version=rollup.version,
-        freshness=ledgers.freshness(query.range),
-    )
+@dataclass(frozen=True)
+class Retained:
+    """What is kept by day (`days` of them, since `oldest`), and how to get at the ledger's months before."""
+
+    days: int
+    oldest: date | None
+    months: Callable[[DateRange], list[MonthTotals]]
 
 
-def _ask_back(backends: Backends, rollup: Rollup, ledgers: Ledgers, query: CostQuery, oldest: date) -> CostAnswer:
-    """Answer from the ledger's months as far as they can; units of usage they do not know."""
-    total, whole = None, rows_from_months(query, oldest)
-    if total_from_months(query, oldest):
-        months = month_rollup(months_between(backends, query.range.start, query.range.end, oldest), rollup.version)
-        asked = query if whole else query.grouped().per("total")
-        frame = months.frame(asked)
-        total = frame.total
-    if not whole:
-        frame = kept_frame(rollup, query, oldest, total)
-    return CostAnswer(
-        frame=frame,
-        total=total,
-        unit=backends.settings.currency if query.metric != "usage_quantity" else None,
-        currency=backends.settings.currency,
-        data_version=rollup.version,
-        freshness=ledgers.freshness(query.range),
-        not_kept=None if whole else not_kept(oldest, backends.settings.retention),
-    )
-
-
-def ask_back(backends: Backends, query: CostQuery) -> CostAnswer | None:
-    """The answer where the range has days that are older than retention; None where all of it is kept."""
-    ledgers = ledgers_of(backends)
-    oldest = _kept_since_inside(backends, ledgers, query.range)
-    return _ask_back(backends, backends.costs.rollup(), ledgers, query, oldest) if oldest else None
-
-
-def _kept_since_inside(backends: Backends, ledgers: Ledgers, days: DateRange) -> date | None:
-    """The first day that is kept, where there was something in the range before it."""
+def retained(backends: Backends) -> Retained:
     oldest = kept_since(backends)
-    return oldest if reaches_back(ledgers.records, days, oldest) else None
+
+    def months(days: DateRange) -> list[MonthTotals]:
+        return months_between(backends, days.start, days.end, oldest) if oldest else []
+
+    return Retained(backends.settings.retention, oldest, months)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The newest verified figures of one moment: all answers taken from it belong together."""
+
+    rollup: Rollup
+    ledgers: Ledgers
+    exact: bool
+    currency: str
+    retention: Retained
+
+    def ask(self, query: CostQuery) -> CostAnswer:
+        if (oldest := self.kept_since_inside(query.range)) is not None:
+            return self._ask_back(query, oldest)
+        frame = self.rollup.frame(query)
+        total = frame.total
+        if not self.exact and total is not None and self.ledgers.version == self.rollup.version:
+            total = _ledger_total(self.ledgers, query, total)
+        return CostAnswer(
+            frame=frame,
+            total=total,
+            unit=self.currency if query.metric != "usage_quantity" else _usage_unit(self.rollup, query),
+            currency=self.currency,
+            data_version=self.rollup.version,
+            freshness=self.ledgers.freshness(query.range),
+        )
+
+    def kept_since_inside(self, days: DateRange) -> date | None:
+        """The first day that is kept by day, where there was something in the range before it."""
+        oldest = self.retention.oldest
+        return oldest if reaches_back(self.ledgers.records, days, oldest) else None
+
+    def _ask_back(self, query: CostQuery, oldest: date) -> CostAnswer:
+        """Answer from the ledger's months as far as they can; units of usage they do not know."""
+        total, whole = None, rows_from_months(query, oldest)
+        if total_from_months(query, oldest):
+            months = month_rollup(self.retention.months(query.range), self.rollup.version)
+            frame = months.frame(query if whole else query.grouped().per("total"))
+            total = frame.total
+        if not whole:
+            frame = kept_frame(self.rollup, query, oldest, total)
+        return CostAnswer(
+            frame=frame,
+            total=total,
+            unit=self.currency if query.metric != "usage_quantity" else None,
+            currency=self.currency,
+            data_version=self.rollup.version,
+            freshness=self.ledgers.freshness(query.range),
+            not_kept=None if whole else not_kept(oldest, self.retention.days),
+        )
+
+    def values_with_cost(self, dimension: str, query: CostQuery) -> list[tuple[str, Decimal | None]]:
+        """Values of a dimension under the query's other filters with their exact cost, largest first."""
+        since = self.kept_since_inside(query.range)
+        if since is None:
+            return self.rollup.values_with_cost(dimension, query)
+        answer = self._ask_back(query.without(dimension).grouped(dimension).per("total"), since)
+        if answer.not_kept is None:
+            return list(zip((group[0] for group in answer.frame.groups), answer.frame.group_totals, strict=True))
+        if query.range.end <= since:
+            return []
+        # The values are those since; what they cost over all of the range is not known.
+        kept = query.over(DateRange(since, query.range.end))
+        return [(value, None) for value, _ in self.rollup.values_with_cost(dimension, kept)]
+
+    @property
+    def known(self) -> DateRange | None:
+        """The range from the first to the last day with accepted data; None when there is none yet."""
+        days = self.rollup.days
+        return DateRange(days[0], days[-1] + timedelta(days=1)) if days else None
+
+
+def snapshot(backends: Backends) -> Snapshot:
+    """Raises Unavailable when a store does not answer."""
+    return Snapshot(
+        rollup=backends.costs.rollup(),
+        ledgers=ledgers_of(backends),
+        exact=backends.costs.exact,
+        currency=backends.settings.currency,
+        retention=retained(backends),
+    )
+
+
+def ask(backends: Backends, query: CostQuery) -> CostAnswer:
+    """Answer one question from the newest verified figures. Raises Unavailable when a store does not answer."""
+    return snapshot(backends).ask(query)
 
 
 def kept_since(backends: Backends) -> date | None:
@@ -145,11 +206,6 @@ def _usage_unit(rollup: Rollup, query: CostQuery) -> str | None:
     return units.pop() if len(units) == 1 else None
 
 
-def usage_units(backends: Backends, query: CostQuery) -> dict[str, str | None]:
-    """Usage unit of each service under the query's service filter; None when it has several or none was said."""
-    return backends.costs.rollup().units(query)
-
-
 def state(backends: Backends) -> tuple[int, int, date]:
     """What every answer depends on beside the question: answers to equal questions in equal states are equal."""
     # The ledger as answers see it, which may be a moment older than the stored one.
@@ -158,23 +214,12 @@ def state(backends: Backends) -> tuple[int, int, date]:
 
 def dimension_values(backends: Backends, dimension: str, query: CostQuery) -> list[tuple[str, Decimal | None]]:
     """Values of a dimension under the query's other filters with their exact cost, largest first."""
-    answer = ask_back(backends, query.without(dimension).grouped(dimension).per("total"))
-    if answer is None:
-        return backends.costs.rollup().values_with_cost(dimension, query)
-    if answer.not_kept is None:
-        return [(group[0], total) for group, total in zip(answer.frame.groups, answer.frame.group_totals, strict=True)]
-    since = answer.not_kept.since
-    if query.range.end <= since:
-        return []
-    # The values are those since; what they cost over all of the range is not known.
-    kept = query.over(DateRange(since, query.range.end))
-    return [(value, None) for value, _ in backends.costs.rollup().values_with_cost(dimension, kept)]
+    return snapshot(backends).values_with_cost(dimension, query)
 
 
 def first_and_last_day(backends: Backends) -> DateRange | None:
     """The range from the first to the last day with accepted data; None when there is none yet."""
-    days = backends.costs.rollup().days
-    return DateRange(days[0], days[-1] + timedelta(days=1)) if days else None
+    return snapshot(backends).known
 
 
 def coverage_of(backends: Backends, days: DateRange) -> tuple[Coverage, dict[date, DayRecord]]:

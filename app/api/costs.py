@@ -77,10 +77,10 @@ class CostTable:
     @classmethod
     def of(cls, backends: Backends, query: CostQuery) -> CostTable:
         for _ in range(5):
-            rollup = backends.costs.rollup()
-            answer = figures.ask(backends, query.per("total"))
-            if answer.data_version == rollup.version:
-                return cls(query, answer, rollup, figures.ask_back(backends, query))
+            rollup, now = backends.costs.rollup(), figures.snapshot(backends)
+            if now.rollup.version == rollup.version:
+                back = now.ask(query) if now.kept_since_inside(query.range) else None
+                return cls(query, now.ask(query.per("total")), now.rollup, back)
         raise Unavailable("costs", "The figures change faster than they can be read.", retry_after=2)
 
     @cached_property
@@ -158,7 +158,6 @@ def _known_columns(frame: CostFrame) -> list[int]:
 
 def _cells(frame: CostFrame, groups: np.ndarray[tuple[int], np.dtype[np.intp]], column: int) -> list[Decimal | None]:
     """Exact amounts of some groups in one period."""
-    assert frame.exact is not None, "a rollup's frame has them"
     values = frame.exact.map(lambda part: part[groups, column]).decimals()
     lacking = np.isnan(frame.amounts[groups, column]).tolist()
     return [None if lacks else value for value, lacks in zip(values, lacking, strict=True)]

@@ -134,7 +134,7 @@ def kept_frame(rollup: Rollup, query: CostQuery, oldest: date, total: Decimal | 
     since = whole_periods_since(query, oldest)
     if since is None:
         return replace(Rollup(rollup.version, ()).frame(query), total=total)
-    periods = tuple(periods_of(query))
+    periods = tuple(periods_of(query.range, query.granularity))
     inside = rollup.frame(query.over(DateRange(since, query.range.end)))
     before = ((0, 0), (periods.index(since), 0))
     return replace(
@@ -143,7 +143,7 @@ def kept_frame(rollup: Rollup, query: CostQuery, oldest: date, total: Decimal | 
         periods=periods,
         amounts=np.pad(inside.amounts, before, constant_values=np.nan),
         present=np.pad(inside.present, before),
-        group_totals=(None,) * len(inside.groups),
+        exact=inside.exact.map(lambda part: np.pad(part, before)),
+        lacking=np.ones(len(inside.groups), np.bool_),
         total=total,
-        exact=inside.exact and inside.exact.map(lambda part: np.pad(part, before)),
     )

@@ -6,17 +6,11 @@ import http.client
 import itertools
 import json
 import logging
-import os
-import shutil
-import socket
-import subprocess
 import tempfile
 import threading
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -47,10 +41,9 @@ from tests.contracts.cost_store import (
     values,
     whole,
 )
+from tests.influxdb import SECRET, Server, free_port
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-ORG = "spendscope"
-SECRET = "secret-token-of-the-tests"
 
 
 class Records:
@@ -87,70 +80,6 @@ class Records:
 
 
 # --- for real -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Server:
-    url: str
-    token: str
-    org: str
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """SPENDSCOPE_TEST_INFLUXDB_URL, _TOKEN and _ORG, else an influxd of our own."""
-    if url := os.environ.get("SPENDSCOPE_TEST_INFLUXDB_URL"):
-        given = os.environ
-        yield Server(url, given["SPENDSCOPE_TEST_INFLUXDB_TOKEN"], given.get("SPENDSCOPE_TEST_INFLUXDB_ORG", ORG))
-        return
-    binary = shutil.which("influxd")
-    if binary is None:
-        pytest.skip("needs InfluxDB 2: put influxd on PATH, or set SPENDSCOPE_TEST_INFLUXDB_URL, _TOKEN and _ORG")
-    with started(binary, tmp_path_factory.mktemp("influxd")) as found:
-        yield found
-
-
-@contextmanager
-def started(binary: str, home: Path) -> Iterator[Server]:
-    port = free_port()
-    paths = {"bolt-path": "bolt", "engine-path": "engine", "sqlite-path": "sqlite"}
-    process = subprocess.Popen(
-        [
-            binary,
-            *(f"--{option}={home / name}" for option, name in paths.items()),
-            f"--http-bind-address=127.0.0.1:{port}",
-            "--reporting-disabled",
-            "--log-level=error",
-        ],
-        env={"HOME": str(home), "PATH": os.environ["PATH"]},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield set_up(f"http://127.0.0.1:{port}", process)
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def set_up(url: str, process: subprocess.Popen[bytes]) -> Server:
-    body = {"username": "tests", "password": "password-of-tests", "org": ORG, "bucket": "unused", "token": SECRET}
-    request = urllib.request.Request(f"{url}/api/v2/setup", json.dumps(body).encode())
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(request, timeout=10):
-                return Server(url, SECRET, ORG)
-        except OSError:
-            assert process.poll() is None, "influxd has ended"
-            assert time.monotonic() < deadline, "influxd does not answer"
-            time.sleep(0.1)
 
 
 class Influx:
