@@ -51,7 +51,7 @@ bench: setup-dev
 	$(BIN)/python -m bench $(ARGS)
 
 soak: setup-dev
-	$(BIN)/python -m pytest tests/workers/test_soak.py --soak 50 -q
+	$(BIN)/python -m pytest tests/workers/test_soak.py tests/test_last_truth.py --soak 50 -q
 
 lambda: setup
 	@$(BIN)/python scripts/collector_zip.py dist/collector.zip

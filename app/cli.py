@@ -345,25 +345,26 @@ ALL_ROWS = 10**9
 
 def print_costs(backends: Backends, asked: CostQuery, form: str) -> None:
     """Every row, as the API's object, as its CSV, or as columns for people."""
-    from app.api.costs import CostTable, costs_answer, csv_lines
+    from app.api.costs import CostTable, costs_answer, csv_lines, whole_table
 
     if form == "json":
         say(costs_answer(backends, asked, limit=ALL_ROWS).json_bytes().decode())
         return
-    table = CostTable.of(backends, asked)
     if form == "csv":
-        for part in csv_lines(table):
+        for part in csv_lines(whole_table(backends, asked)):
             click.echo(part, nl=False)
         return
+    table = CostTable.of(backends, asked)
     unit = table.answer.unit or ""
     for row in table.rows():
         names = [*([str(row.period)] if row.period else []), *row.group]
         amount = "not available" if row.amount is None else amounts.text(row.amount)
         say("  ".join([*(f"{printable(name):<32.60}" for name in names), f"{amount:>28} {unit}"]).rstrip())
-    total = table.answer.total
-    say(
-        f"Total {'unknown: no day of this range was ever ingested' if total is None else f'{amounts.text(total)} {unit}'}".rstrip()
-    )
+    total, lacking = table.answer.total, "no day of this range was ever ingested"
+    if table.not_kept:
+        say(table.not_kept.reason)
+        lacking = "not kept"
+    say(f"Total {f'unknown: {lacking}' if total is None else f'{amounts.text(total)} {unit}'}".rstrip())
     fresh = table.answer.freshness
     for word, days in (("Settling", fresh.settling), ("Missing", fresh.missing), ("Quarantined", fresh.quarantined)):
         if days:

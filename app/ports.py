@@ -16,6 +16,7 @@ from app.core.jobs import Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
+from app.core.retention import MonthTotals
 from app.core.rollup import Rollup
 
 if TYPE_CHECKING:
@@ -144,6 +145,12 @@ class CostStore(Protocol):
     def stored_days(self) -> Mapping[date, StoredDay]:
         """Every day it holds: what the ledger is repaired from at start. Empty where the store is not atomic."""
 
+    def forget(self, before: date) -> Sequence[date]:
+        """Drop the days before this one, all at once for readers; which they were. Idempotent.
+
+        Empty where the store forgets by itself (a bucket's retention). The caller has kept their totals.
+        """
+
     def publish(self, day: date) -> None:
         """Let readers see a day after the ledger has taken it (nothing to do where `replace` already did)."""
 
@@ -179,6 +186,12 @@ class Ledger(Protocol):
 
     def ledger_version(self) -> int:
         """Grows with every change of a day record: the data version of stores without one of their own."""
+
+    def put_month_totals(self, totals: MonthTotals) -> None:
+        """Keep what is left of a month, in place of what was there."""
+
+    def month_totals(self, start: date, end: date) -> dict[date, MonthTotals]:
+        """Of months whose first day is in [start, end), in order."""
 
     def put_ingestion(self, ingestion: Ingestion) -> None:
         """Insert, or replace the one with this id."""

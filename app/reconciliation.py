@@ -216,7 +216,6 @@ def _stored(backends: Backends, days: DateRange, metric: str) -> dict[date, dict
     """Day → account → charge category → the store's exact amount, None where the metric is not available."""
     frame = backends.costs.rollup().frame(CostQuery(days, metric, "daily", ("account", "charge_category")))
     found: dict[date, dict[str, dict[str, Decimal | None]]] = {day: {} for day in frame.days}
-    assert frame.exact is not None, "a rollup's frame has it"
     for row, (account, category) in enumerate(frame.groups):
         amounts = frame.exact.map(lambda part, at=row: part[at]).decimals()  # type: ignore[misc]
         for column in np.flatnonzero(frame.present[row]).tolist():

@@ -19,6 +19,7 @@ from app.ingest import ANNOUNCED, UNREADABLE, look_at, mark, repair, watch
 from app.ports import Announcement, Announcements
 from app.reconciliation import take_references
 from app.restatements import keep_histories
+from app.retention import keep_to_retention
 from workers.jobs import CREDENTIALS_WAIT_SECONDS
 
 log = logging.getLogger(__name__)
@@ -217,6 +218,7 @@ class Watching:
         if not self._repaired:
             repair(self._backends)
             keep_histories(self._backends)
+            keep_to_retention(self._backends)
             self._repaired = True
         found = watch(self._backends)
         take_references(self._backends)
@@ -226,6 +228,7 @@ class Watching:
     def _keep_house(self) -> None:
         oldest = self._backends.clock() - timedelta(days=self._backends.settings.keep_jobs_days)
         log.info("Housekeeping: %d old jobs forgotten", self._backends.metadata.forget_jobs(finished_before=oldest))
+        keep_to_retention(self._backends)
 
 
 class Hearing:

@@ -45,6 +45,8 @@ from app.core.documents import (
     ingestion_from,
     job_document,
     job_from,
+    month_totals_document,
+    month_totals_from,
     notice_document,
     notice_from,
     place_of,
@@ -61,6 +63,7 @@ from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
+from app.core.retention import MonthTotals
 from app.errors import BadCredentials, CannotStart, InvalidInput, Refused, SpendscopeError, Unavailable
 from app.ports import Listing
 
@@ -205,6 +208,21 @@ class MongoMetadata:
             # By day first: a day that changes meanwhile stays in its place, and is at most read twice.
             found = self._collection("days").find({}, {"revision": 1}).hint(VERSIONS)
             return sum({part["_id"]: part["revision"] for part in found}.values())
+
+    # --- months
+
+    def put_month_totals(self, totals: MonthTotals) -> None:
+        document = _keyed(month_totals_document(totals), "month")
+        with self._failures():
+            self._collection("months").replace_one({"_id": document["_id"]}, document, upsert=True)
+
+    def month_totals(self, start: date, end: date) -> dict[date, MonthTotals]:
+        with self._failures():
+            found = (
+                self._collection("months").find({"_id": {"$gte": str(start), "$lt": str(end)}}).sort("_id").to_list()
+            )
+        months = (month_totals_from({**part, "month": part["_id"]}) for part in found)
+        return {totals.month: totals for totals in months}
 
     # --- ingestions
 

@@ -27,6 +27,8 @@ from app.core.documents import (
     ingestion_from,
     job_document,
     job_from,
+    month_totals_document,
+    month_totals_from,
     notice_document,
     notice_from,
     place_of,
@@ -43,6 +45,7 @@ from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
+from app.core.retention import MonthTotals
 from app.errors import CannotStart, InvalidInput, SpendscopeError, Unavailable
 from app.ports import Listing
 
@@ -96,6 +99,7 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX notice_day ON notice (day, at, id)",
         "ALTER TABLE ingestion ADD COLUMN sha256 TEXT AS (json_extract(document, '$.sha256')) VIRTUAL",
         "CREATE INDEX ingestion_bytes ON ingestion (day, sha256)",
+        "CREATE TABLE month (month TEXT PRIMARY KEY, document TEXT NOT NULL)",
         """CREATE TABLE reference (
             source TEXT NOT NULL, month TEXT NOT NULL, version TEXT NOT NULL, problem TEXT, document TEXT,
             PRIMARY KEY (source, month))""",
@@ -161,6 +165,22 @@ class SqliteMetadata:
     def ledger_version(self) -> int:
         [row] = self._rows("SELECT value FROM counter WHERE name = 'ledger_version'")
         return int(row["value"])
+
+    # --- months
+
+    def put_month_totals(self, totals: MonthTotals) -> None:
+        document = month_totals_document(totals)
+        self._changed(
+            "INSERT INTO month VALUES (:month, :document) ON CONFLICT DO UPDATE SET document = :document",
+            {"month": document["month"], "document": _json(document)},
+        )
+
+    def month_totals(self, start: date, end: date) -> dict[date, MonthTotals]:
+        rows = self._rows(
+            "SELECT document FROM month WHERE month >= ? AND month < ? ORDER BY month", (str(start), str(end))
+        )
+        found = (month_totals_from(orjson.loads(row["document"])) for row in rows)
+        return {totals.month: totals for totals in found}
 
     # --- ingestions
 

@@ -89,6 +89,13 @@ class CostRow(Answer):
     other: Literal[True] | None = Field(None, description="Present on the row that sums up the groups beyond `top`.")
 
 
+class NotKept(Answer):
+    """Why rows are lacking: the range reaches back further than what is kept by day."""
+
+    since: dt.date = Field(description="First day that is kept by day.")
+    reason: str
+
+
 class Costs(Answer):
     """Rows by period, then by total cost, largest first. A period without any data has no row: unknown is never 0."""
 
@@ -100,6 +107,7 @@ class Costs(Answer):
     unit: str | None = Field(description="Unit of the amounts; null for a usage quantity, whose units may be mixed.")
     data_version: int = Field(description="Equal questions with equal data versions have equal figures.")
     freshness: Freshness
+    not_kept: NotKept | None = Field(None, description="Present where days of the range are no longer kept by day.")
     next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null on the last.")
 
 
@@ -179,6 +187,10 @@ class CoverageDays(Answer):
 
     items: list[DayCoverage]
     complete_through: dt.date | None = Field(description="Last day of the unbroken run of complete days.")
+    retention_days: int = Field(description="Days that are kept by day, SPENDSCOPE_RETENTION_DAYS; 0 for ever.")
+    kept_since: dt.date | None = Field(
+        description="First day that is kept by day, null for all. Before it totals by month and account remain."
+    )
     next_cursor: str | None
 
 

@@ -22,6 +22,7 @@ from app.core.jobs import FINAL, Job, JobStatus
 from app.core.ledger import AccountDay, DayRecord, Ingestion
 from app.core.reconciliation import Reference
 from app.core.restatements import Move, Notice, Revision
+from app.core.retention import MonthTotals
 from app.errors import InvalidInput, Reason
 
 Document = dict[str, Any]
@@ -252,6 +253,25 @@ def notice_from(document: Mapping[str, Any]) -> Notice:
         day=date.fromisoformat(document["day"]),
         message=document["message"],
         moves={part["account"]: Move(Decimal(part["before"]), Decimal(part["after"])) for part in document["moves"]},
+    )
+
+
+# --- months -------------------------------------------------------------------------------------------------------
+
+
+def month_totals_document(totals: MonthTotals) -> Document:
+    return {
+        "month": str(totals.month),
+        "days": totals.days,
+        "accounts": [{"account": name, **totals_document(part)} for name, part in totals.accounts.items()],
+    }
+
+
+def month_totals_from(document: Mapping[str, Any]) -> MonthTotals:
+    return MonthTotals(
+        month=date.fromisoformat(document["month"]),
+        days=document["days"],
+        accounts={part["account"]: totals_from(part) for part in document["accounts"]},
     )
 
 

@@ -24,6 +24,7 @@ from app.core.ledger import AccountDay, DayRecord, Ingestion
 from app.core.periods import DAY as ONE_DAY
 from app.core.reconciliation import KeptReference, Reference
 from app.core.restatements import Move, Notice, Revision
+from app.core.retention import MonthTotals
 from app.errors import InvalidInput, Reason
 from app.ports import Metadata
 
@@ -294,6 +295,21 @@ class MetadataContract:
                 reader.result()
         read()
         assert max(kept) == store.ledger_version()
+
+    # --- months
+
+    def test_month_totals_come_back_as_they_were_put_and_are_replaced(self, store: Metadata) -> None:
+        first = MonthTotals(MONTH, 30, {name: totals("0.10", blended=None) for name in HOSTILE})
+        other = MonthTotals(date(2026, 9, 1), 1, {"a": totals("-0.00000000000000000001")})
+        for one in (first, other):
+            store.put_month_totals(one)
+        assert list(store.month_totals(date(2000, 1, 1), date(2100, 1, 1)).items()) == [
+            (other.month, other),
+            (MONTH, first),
+        ]
+        assert list(store.month_totals(date(2026, 9, 1), MONTH)) == [other.month]
+        store.put_month_totals(replace(first, days=2, accounts={}))
+        assert store.month_totals(MONTH, MONTH + ONE_DAY) == {MONTH: MonthTotals(MONTH, 2, {})}
 
     # --- histories
 
