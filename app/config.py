@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,17 @@ class Settings(BaseModel):
     )
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="The one currency of this deployment (ISO 4217).")
     settling_days: int = Field(2, ge=0, le=31, description="Full UTC days after a day until it counts as complete.")
+    restatement_notice_percent: Decimal = Field(
+        Decimal(1),
+        ge=0,
+        description="A complete day that is restated raises a notice when it moves by this many percent"
+        " and by the amount below.",
+    )
+    restatement_notice_amount: Decimal = Field(
+        Decimal(10),
+        ge=0,
+        description="Least move of a complete day, in the deployment's currency, that raises a notice.",
+    )
     watch_seconds: int = Field(300, ge=5, description="How often the scheduler lists the source.")
     collect_roles: str = Field(
         "",
