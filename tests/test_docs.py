@@ -51,6 +51,12 @@ def test_the_lock_has_hashes_and_no_addresses(name: str) -> None:
             assert "--hash=sha256:" in block, block[:60]
 
 
+def test_the_npm_lock_has_no_addresses_of_packages() -> None:
+    text = (ROOT / "package-lock.json").read_text("utf-8")
+    assert '"resolved"' not in text
+    assert '"node_modules/@influxdata/flux-lsp-node"' in text
+
+
 def test_every_dependency_has_a_decision() -> None:
     decisions = (ROOT / "docs/decisions.md").read_text("utf-8")
     for line in (ROOT / "requirements.in").read_text("utf-8").splitlines():
