@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,10 @@ class Settings(BaseModel):
     source: str = Field(
         "",
         description="Where cost files arrive: `s3://bucket/costs/` or `file:///dir/costs/`. Unset: the sample organisation.",
+    )
+    events_queue: str = Field(
+        "",
+        description="URL of an SQS queue with the bucket's event notifications, to hear of files within seconds.",
     )
     data_dir: Path = Field(Path("data"), description="Directory of everything the embedded parts keep.")
     retention_days: int | None = Field(
@@ -141,6 +146,13 @@ class Settings(BaseModel):
         if value and not value.startswith(("s3://", "file:///")):
             raise ValueError("write it as s3://bucket/costs/ or file:///dir/costs/")
         return value if not value or value.endswith("/") else value + "/"
+
+    @field_validator("events_queue")
+    @classmethod
+    def _events_queue_is_a_url(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^/\s]+/\S+", value):
+            raise ValueError("write it as https://sqs.eu-west-1.amazonaws.com/123456789012/costs")
+        return value
 
     @property
     def retention(self) -> int:
