@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from app.core.exact import total as total
 LIMB = 10**8
 _TWO_LIMBS = 12
 """Decimals of high and middle together."""
+
+_MOST_PACKED = 9 * 10**18 // LIMB
+"""Σ|high| up to which sums of high·10⁸ + middle fit 64 bits: 9 million dollars."""
 
 Ints = NDArray[np.int64]
 AnyInts = NDArray[Any]
@@ -74,8 +78,31 @@ class Amounts:
         carry, middle = np.divmod(middle, LIMB)
         return stacked(high + carry, middle, low)
 
+    def sums_at(self, place: NDArray[Any], width: int) -> Amounts:
+        """The sums of a one-dimensional array by place (0 ≤ place < width)."""
+        if self._packed is not None:
+            sums = np.zeros(width, np.int64)
+            np.add.at(sums, place, self._packed)
+            return stacked(*np.divmod(sums, LIMB))
+        parts = np.zeros((len(self.parts), width), np.int64)
+        for sums, part in zip(parts, self.parts, strict=True):
+            np.add.at(sums, place, part.astype(np.int64))
+        return Amounts(parts).normalised()
+
+    @cached_property
+    def _packed(self) -> Ints | None:
+        """Each value as one integer, a count of 10⁻¹²; None where some sum of them might not fit 64 bits."""
+        if len(self.parts) == 3:
+            return None
+        high: Ints = self.parts[0].astype(np.int64)
+        if float(np.abs(high).sum(dtype=np.float64)) + high.size >= _MOST_PACKED:
+            return None
+        high *= LIMB
+        high += self.parts[1]
+        return high
+
     def nonzero(self) -> NDArray[np.bool_]:
-        return np.asarray((self.parts != 0).any(axis=0))
+        return np.asarray(reduce(np.bitwise_or, self.parts) != 0)
 
     def smallest(self) -> Amounts:
         """The same values in int32 where all parts fit."""

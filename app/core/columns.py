@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.core.amounts import LIMB, Amounts, from_decimal128, stacked
 from app.core.charges import DIMENSIONS, MAY_BE_ABSENT, METRICS, Totals
-from app.core.rollup import DayColumns, combined, summed_at
+from app.core.rollup import DayColumns, combined
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,7 +147,7 @@ def _text(value: Decimal | None) -> str | None:
 
 
 def _sums(amounts: Amounts, place: NDArray[Any], width: int) -> list[Decimal]:
-    return amounts.map(lambda part: summed_at(part, place, width)).normalised().decimals()
+    return amounts.sums_at(place, width).decimals()
 
 
 def _array(table: pa.Table, name: str) -> Any:

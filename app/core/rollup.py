@@ -10,7 +10,7 @@ from a file that all web processes share.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from functools import cached_property, lru_cache
@@ -473,7 +473,11 @@ def _built(base: Month | None, first: date, new: Sequence[DayColumns], kept: Map
         kept=[(rows[day], row) for day, row in kept.items()],
         height=len(dates),
     )
-    grids = [building.grid(names, base) for names in (DIMENSIONS, *SMALL_GRIDS)]
+    grids = [building.grid(DIMENSIONS, base)]
+    for names in SMALL_GRIDS:
+        # A grid of two dimensions has all that one of a single dimension adds up, in far fewer columns.
+        finer = next((grid for grid in grids[1:] if set(names) < set(grid.dimensions)), None)
+        grids.append((building.coarser(finer) if finer else building).grid(names, base))
     return Month(first, dates, values, tuple(grids), _units(base if kept else None, new))
 
 
@@ -493,7 +497,7 @@ def _recoded(codes: Codes, values: Sequence[str], known: dict[str, int]) -> Code
 
 @dataclass(frozen=True)
 class _Building:
-    """`new` has (row, day), `kept` has (row, row in the base); `height` is how many rows."""
+    """`new` has (row, day), `codes` their codes in `values`; `kept` has (row, row in the base); `height` is how many rows."""
 
     values: Mapping[str, tuple[str, ...]]
     codes: Mapping[str, list[Codes]]
@@ -529,6 +533,26 @@ class _Building:
             absent=columns.absent(old.absent if old else None, [(day.row, day.absent()) for day in days]),
         )
 
+    def coarser(self, grid: Grid) -> _Building:
+        """The same with what the grid has for the new days in place of their charges."""
+        here = [np.flatnonzero(grid.present[row]) for row, _ in self.new]
+        codes = {name: [grid.codes[name][columns] for columns in here] for name in grid.dimensions}
+        new = [(row, _as_day(grid, row, columns, day.day)) for (row, day), columns in zip(self.new, here, strict=True)]
+        return replace(self, codes=codes, new=new)
+
+
+def _as_day(grid: Grid, row: int, columns: NDArray[np.intp], day: date) -> DayColumns:
+    """A grid's row as a day with a charge for each of these columns."""
+    return DayColumns(
+        day=day,
+        values={},
+        codes={},
+        amounts={
+            metric: Amounts(amounts.parts[:, row].take(columns, axis=1)) for metric, amounts in grid.amounts.items()
+        },
+        absent=None if grid.absent is None else grid.absent[row, columns],
+    )
+
 
 def _alive(grid: Grid, rows: list[int]) -> NDArray[np.intp]:
     """Columns that still hold a charge on one of these rows: the others are forgotten."""
@@ -545,6 +569,8 @@ def combined(codes: Sequence[Codes], sizes: Sequence[int]) -> tuple[NDArray[np.i
     """
     key, span = np.zeros(len(codes[0]), np.int64), 1
     for code, size in zip(codes, sizes, strict=True):
+        if size == 1:
+            continue
         if span * size >= 2**62:
             first, key = _distinct(key, span)
             span = len(first)
@@ -604,7 +630,7 @@ class _NewDay:
         amounts = self.day.amounts[metric]
         if self.in_order:
             return amounts
-        return amounts.map(lambda part: summed_at(part, self.place, self.width)).normalised()
+        return amounts.sums_at(self.place, self.width)
 
     def present(self) -> NDArray[np.bool_]:
         found = np.zeros(self.width, np.bool_)
@@ -675,12 +701,3 @@ class _Columns:
         else:
             target[:] = source[self.moved]
             target[self.missing] = 0
-
-
-def summed_at(values: AnyArray, place: NDArray[np.intp], width: int) -> AnyArray:
-    """Sums of values by place. bincount adds floats, so it is used only while they are exact."""
-    if not len(values) or max(-float(values.min()), float(values.max())) * len(values) < 2**53:
-        return np.bincount(place, weights=values, minlength=width).astype(np.int64)
-    sums = np.zeros(width, np.int64)
-    np.add.at(sums, place, values)
-    return sums

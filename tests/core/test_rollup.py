@@ -22,7 +22,7 @@ from app.core.amounts import total as exact_total
 from app.core.charges import DIMENSIONS, METRICS
 from app.core.periods import GRANULARITIES, DateRange
 from app.core.query import CostQuery
-from app.core.rollup import SMALL_GRIDS, DayColumns, Month, Rollup, combined, month_with, month_without, summed_at
+from app.core.rollup import SMALL_GRIDS, DayColumns, Month, Rollup, combined, month_with, month_without
 from app.gridfile import DamagedGrids, open_month, write_month
 from tests.contracts.cost_store import (
     Charges,
@@ -194,15 +194,6 @@ def test_so_many_values_that_a_plain_key_would_overflow() -> None:
     found, span = combined([codes[name] for name in DIMENSIONS], [size] * len(DIMENSIONS))
     assert span < 2**63
     assert len(np.unique(found)) == size
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(-(2**62), 2**62), st.integers(0, 3)), max_size=8))
-def test_sums_by_place_are_exact_where_floats_are_not(pairs: list[tuple[int, int]]) -> None:
-    array = np.array([value // 8 for value, _ in pairs], np.int64)
-    place = np.array([where for _, where in pairs], np.intp)
-    expected = [sum(value // 8 for value, where in pairs if where == n) for n in range(4)]
-    assert summed_at(array, place, 4).tolist() == expected
 
 
 def test_unknown_is_never_zero() -> None:
