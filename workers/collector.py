@@ -51,7 +51,8 @@ class Setup:
 
 @dataclass
 class Report:
-    """What a run did: `left` are days whose files stayed as they were although they should not, and why."""
+    """What a run did: `left` are days whose files stayed as they were although they should not, and why; `unreached`
+    are payers that could not be asked at all."""
 
     days: DateRange
     started: datetime
@@ -63,11 +64,12 @@ class Report:
     written: list[date] = field(default_factory=list)
     unchanged: int = 0
     left: dict[date, str] = field(default_factory=dict)
+    unreached: dict[str, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        return not self.failed and not self.left
+        return not self.failed and not self.left and not self.unreached
 
     @property
     def ran_out(self) -> bool:
@@ -92,6 +94,7 @@ class Report:
             "written": [str(day) for day in sorted(self.written)],
             "unchanged": self.unchanged,
             "left": {str(day): why for day, why in sorted(self.left.items())},
+            "unreached": self.unreached,
             "notices": list(dict.fromkeys(self.notices)),
         }
 
@@ -105,6 +108,7 @@ class Report:
             f"account {account} failed: {why}; its rows stay as they were"
             for account, why in sorted(self.failed.items())
         ]
+        said += [f"{payer} could not be asked: {why}" for payer, why in self.unreached.items()]
         said += [f"{day} left as it was: {why}" for day, why in sorted(self.left.items())]
         said += [f"note: {notice}" for notice in dict.fromkeys(self.notices)]
         return [*said, f"{self.requests} requests to Cost Explorer, {self.cost} USD"]
@@ -161,9 +165,8 @@ class Collector:
             try:
                 parts.append(Gathering(payer, days, only, self._world, meter).gather())
             except FAILURES as error:
-                log.warning("%s: %s", payer.role or "Own credentials", told(error))
                 parts.append(self._unreached(payer, only, error))
-                report.notices.append(f"{payer.role or 'own credentials'}: {told(error)}")
+                report.unreached[payer.role or "Cost Explorer"] = told(error)
         return merged(parts)
 
     def _unreached(self, payer: Payer, only: frozenset[str] | None, error: Exception) -> Gathered:

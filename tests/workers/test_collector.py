@@ -580,6 +580,16 @@ def test_accounts_asked_for_are_asked_of_the_payer_that_lists_them(place: Place)
     assert loops_of(aws.roles[ONE]) == []
 
 
+def test_a_payer_that_cannot_be_asked_is_no_success(place: Place) -> None:
+    """Also when nobody knows yet which accounts it has."""
+    aws = two_payers()
+    aws.sts.error = refusal("AssumeRole", "AccessDenied", 403)
+    report = collect(place, aws, roles=(ONE,))
+    assert not report.complete
+    assert report.unreached == {ONE: "sts:AssumeRole answered AccessDenied: no"}
+    assert f"{ONE} could not be asked" in "\n".join(report.lines())
+
+
 def test_an_account_that_two_payers_see_is_counted_once(place: Place) -> None:
     aws = two_payers(shared=True)
     collect(place, aws, roles=(ONE, TWO))
