@@ -901,6 +901,33 @@ def test_what_may_not_be_written_is_said_before_anything_is_asked(place: Place) 
     assert aws.ce.billed == 0
 
 
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    start=st.one_of(
+        st.sampled_from(
+            [date(2028, 2, 28), date(2028, 2, 29), date(2027, 2, 28), date(2027, 12, 31), date(2028, 3, 26)]
+        ),
+        st.dates(date(2026, 1, 1), date(2029, 12, 31)),
+    ),
+    length=st.integers(1, 5),
+)
+def test_days_are_half_open_across_every_boundary(
+    tmp_path_factory: pytest.TempPathFactory, start: date, length: int
+) -> None:
+    """Month ends, leap days, days on which clocks change: each day's charges are in its file and nowhere else."""
+    place = Place(tmp_path_factory.mktemp("any"))
+    days = DateRange(start, start + timedelta(days=length))
+    around = [start + timedelta(days=n) for n in range(-2, length + 2)]
+    aws = aws_of(*(charge(A, f"of {day}", "global", "1", day=day) for day in around))
+    report = collect(place, aws, days)
+    assert sorted(report.written) == list(days)
+    assert {name for name in place.names() if name.startswith("costs/")} == {f"costs/{day}.csv" for day in days}
+    for day in days:
+        assert place.amounts(day) == {(A, f"of {day}", "global"): "1"}
+    asked = {(given["TimePeriod"]["Start"], given["TimePeriod"]["End"]) for _, given in aws.ce.asked}
+    assert asked == {(str(days.start), str(days.end))}
+
+
 # --- totals to reconcile with -------------------------------------------------------------------------------------
 
 
