@@ -226,18 +226,21 @@ class Collector:
     def _put(
         self, day: date, file: ce.DayFile, kept: Kept | None, beside: Kept | None, existing: ce.Existing | None
     ) -> bool:
-        """Whether the day's file changed. Raises Conflict."""
-        version = beside.version if beside else None
+        """Whether the day's file changed. Raises Conflict, also when the two no longer belong together afterwards."""
         said = existing.coverage if existing else None
-        if kept is None or kept.data != file.data or not self._same(day, file.coverage, said):
-            version = self._target.write(coverage_name(day), file.sidecar, version)
-        if kept is not None and kept.data == file.data:
+        same = kept is not None and kept.data == file.data
+        if same and self._same(day, file.coverage, said):
             return False
-        self._target.write(day_name(self._target, day), file.data, kept.version if kept else None)
-        now = self._target.read(coverage_name(day))
-        if now is not None and now.version != version:
-            raise Conflict(f"The coverage of {day} was replaced meanwhile.")
-        return True
+        name, beside_name = day_name(self._target, day), coverage_name(day)
+        coverage = self._target.write(beside_name, file.sidecar, beside.version if beside else None)
+        version = kept.version if kept else None
+        if not same:
+            version = self._target.write(name, file.data, version)
+        for each, ours in ((beside_name, coverage), (name, version)):
+            now = self._target.read(each)
+            if now is not None and now.version != ours:
+                raise Conflict(f"{each} was replaced meanwhile.")
+        return not same
 
     def _same(self, day: date, new: ce.Coverage, old: ce.Coverage | None) -> bool:
         """Whether the coverage that is there says what the new one would."""

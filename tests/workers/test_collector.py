@@ -830,6 +830,24 @@ def test_a_coverage_that_another_run_left_behind_is_put_right(place: Place) -> N
     assert place.coverage()["failed"] == [B]  # place.coverage() checks that it is about the file
 
 
+def test_a_coverage_put_beside_a_file_that_was_just_replaced_is_put_right(place: Place) -> None:
+    """Another run has written its coverage, but not yet its file; ours finds the file unchanged and the coverage wrong."""
+    aws = aws_of(charge(A, "Amazon S3", "global", "1"))
+    collect(place, aws)
+    other = Place(place.folder / "other")
+    other.folder.mkdir()
+    collect(other, aws_of(charge(A, "Amazon S3", "global", "2")))
+    name = f"coverage/{DAY}.json"
+
+    def replace(each: str) -> None:
+        kept = place.target.read(each)
+        place.target.write(each, (other.folder / each).read_bytes(), kept.version if kept else None)
+
+    replace(name)
+    collect(place, aws, target=Meddled(place.target, 2, lambda: replace(f"costs/{DAY}.csv")))
+    assert place.coverage()["covered"] == [A]
+
+
 def test_two_processes_at_once_end_in_one_state(place: Place) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
