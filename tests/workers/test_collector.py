@@ -844,6 +844,7 @@ def test_a_coverage_put_beside_a_file_that_was_just_replaced_is_put_right(place:
         place.target.write(each, (other.folder / each).read_bytes(), kept.version if kept else None)
 
     replace(name)
+    aws.now += timedelta(hours=1)
     collect(place, aws, target=Meddled(place.target, 2, lambda: replace(f"costs/{DAY}.csv")))
     assert place.coverage()["covered"] == [A]
 
