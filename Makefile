@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test setup setup-dev lint format types bench soak lock clean
+.PHONY: run test setup setup-dev lint format types bench soak image-check sbom licences lock clean
 
 run: setup
 	@$(BIN)/spendscope up
@@ -39,6 +39,16 @@ bench: setup-dev
 
 soak: setup-dev
 	$(BIN)/python -m pytest tests/workers/test_soak.py --soak 50 -q
+
+# Follows the Dockerfile in a clean root, without Docker, and runs what comes out; needs root, debootstrap and some minutes.
+image-check: setup-dev
+	$(BIN)/python -m pytest tests/ship/test_image.py -q -s $(ARGS)
+
+sbom: setup-dev
+	$(BIN)/python scripts/sbom dist/sbom.json
+
+licences: setup-dev
+	scripts/licences > docs/licences.md.new && mv docs/licences.md.new docs/licences.md
 
 lock:
 	uv pip compile -q requirements.in --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements.lock
