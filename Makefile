@@ -42,7 +42,7 @@ soak: setup-dev
 
 # Follows the Dockerfile in a clean root, without Docker, and runs what comes out; needs root, debootstrap and some minutes.
 image-check: setup-dev
-	$(BIN)/python -m pytest tests/ship/test_image.py -q -s $(ARGS)
+	$(BIN)/python -m pytest tests/ship/test_image.py --image -q -s $(ARGS)
 
 sbom: setup-dev
 	$(BIN)/python scripts/sbom dist/sbom.json

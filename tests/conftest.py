@@ -29,3 +29,4 @@ def backends(tmp_path: Path, folder: Path) -> Backends:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", default="4", help="Kill schedules of tests/workers/test_soak.py; `make soak` runs 50.")
+    parser.addoption("--image", action="store_true", help="Follow the Dockerfile in a clean root; `make image-check`.")

@@ -90,7 +90,9 @@ def test_the_builder_is_sent_only_what_is_copied(dockerfile: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory, dockerfile: str) -> Iterator[Image]:
+def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, dockerfile: str) -> Iterator[Image]:
+    if not request.config.getoption("--image"):
+        pytest.skip("takes minutes and the network: `make image-check` runs it")
     if reason := imageroot.missing():
         pytest.skip(reason)
     out = tmp_path_factory.mktemp("image")
