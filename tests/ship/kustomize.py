@@ -86,7 +86,8 @@ def _generate(objects: list[Object], folder: Path, generator: Object) -> None:
     if generator.get("behavior") == "merge":
         _named(objects, "ConfigMap", generator["name"])["data"] |= data
         return
-    objects.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": generator["name"]}, "data": data})
+    metadata = {name: generator[name] for name in ("name", "namespace") if name in generator}
+    objects.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
 
 def _merge(into: Object, change: Object) -> None:

@@ -29,7 +29,7 @@ SCHEMAS = ("1.31.0", "1.37.0")
 OURS_ELSEWHERE = frozenset({"keda.sh/v1alpha1", "external-secrets.io/v1"})
 """Kinds that operators define: kubernetes-validate has no schema for them."""
 
-READ_BY_BOTO3 = frozenset({"AWS_REGION"})
+READ_BY_BOTO3 = frozenset({"AWS_DEFAULT_REGION"})
 
 
 @cache
@@ -103,10 +103,12 @@ def without_hashes(text: str) -> str:
 
 
 def comparable(objects: list[Object]) -> list[Object]:
-    """In one order: a strategic merge promises none for the volumes it joins."""
+    """In one order: a strategic merge promises none for the volumes and variables it joins."""
     for found in objects:
         if pod := pod_of(found):
-            pod["volumes"] = sorted(pod["volumes"], key=lambda volume: str(volume["name"]))
+            pod["volumes"].sort(key=lambda volume: volume["name"])
+        for container in containers_of(found):
+            container.get("env", []).sort(key=lambda variable: variable["name"])
     return sorted(objects, key=lambda found: (found["kind"], found["metadata"]["name"]))
 
 
@@ -230,6 +232,35 @@ def test_what_is_named_is_there(name: str) -> None:
             assert ("ServiceAccount", pod["serviceAccountName"]) in there
 
 
+def test_every_file_that_grafana_reads_is_mounted() -> None:
+    given = {
+        f"{found['metadata']['name']}/{name}"
+        for found in built("base")
+        if found["kind"] == "ConfigMap" and found["metadata"]["name"].startswith("grafana-")
+        for name in found["data"]
+    }
+    folders = {
+        "provisioning/datasources": "grafana-datasources",
+        "provisioning/dashboards": "grafana-providers",
+        "provisioning/alerting": "grafana-alerting",
+        "dashboards": "grafana-dashboards",
+    }
+    grafana = K8S.parent / "grafana"
+    there = {f"{name}/{path.name}" for folder, name in folders.items() for path in (grafana / folder).glob("*.*")}
+    assert there == given
+    mounted = {
+        volume["configMap"]["name"]
+        for volume in pod_of(named("grafana", "StatefulSet", "base"))["volumes"]
+        if "configMap" in volume
+    }  # type: ignore[index]
+    assert mounted == set(folders.values())
+
+
+@pytest.mark.parametrize("found", everywhere("ConfigMap"))
+def test_a_config_map_is_smaller_than_etcd_takes(found: Object) -> None:
+    assert sum(len(name) + len(text.encode()) for name, text in found["data"].items()) < 900_000
+
+
 @pytest.mark.parametrize("found", pods())
 def test_every_mount_has_its_volume(found: Object) -> None:
     pod = pod_of(found)
@@ -282,7 +313,7 @@ def test_what_is_set_beside_the_settings_is_for_another_program(found: Object) -
         if container["image"].partition(":")[0] in ours:
             assert not given, "ours come from the ConfigMap alone"
         for variable in given:
-            known = ("MONGO_INITDB_", "DOCKER_INFLUXDB_INIT_", "INFLUXD_", "GF_", "INFLUXDB_", "HOME")
+            known = ("MONGO_INITDB_", "DOCKER_INFLUXDB_INIT_", "INFLUXD_", "GF_", "INFLUXDB_", "PROMETHEUS_URL", "HOME")
             assert variable.startswith(known), variable
 
 
@@ -313,7 +344,7 @@ def test_the_web_server_may_listen_for_its_service(tmp_path: Path) -> None:
 
 def test_the_gap_is_said_wherever_it_is_met() -> None:
     root = K8S.parent
-    for name in ("k8s/README.md", "docs/kubernetes.md"):
+    for name in ("k8s/README.md", "docs/kubernetes.md", "docs/one-host.md", "compose.yaml"):
         text = " ".join((root / name).read_text("utf-8").replace("#", " ").split())
         assert "needs the release with access control" in text, name
 
