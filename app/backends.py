@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from app.config import Settings
-from app.ports import CostStore, Metadata, Queue, Source
+from app.errors import CannotStart
+from app.ports import CostStore, Dashboards, Metadata, Queue, Source
 
 Clock = Callable[[], datetime]
 
@@ -113,3 +114,14 @@ def open_queue(settings: Settings) -> Queue:
 
     url = settings.redis_url.get_secret_value() if settings.redis_url else private_url(settings.data_dir)
     return RqQueue(url, job_timeout=settings.job_timeout_seconds)
+
+
+def open_dashboards(settings: Settings) -> Dashboards:
+    """Grafana. Raises CannotStart when no setting names one."""
+    if not settings.grafana_url or settings.grafana_token is None:
+        raise CannotStart(
+            "Set GRAFANA_URL to the address of Grafana and GRAFANA_TOKEN to a token of a service account there."
+        )
+    from app.adapters.grafana import Grafana
+
+    return Grafana(url=settings.grafana_url, token=settings.grafana_token.get_secret_value())

@@ -325,6 +325,57 @@ def demo_generate(out: Path, days: int, seed: int, today: str | None) -> None:
     say(f"{changed} files written to {out / 'costs'}; anomalies are labelled in {out / 'labels.json'}")
 
 
+def _monthly_budget(command: Command) -> Command:
+    return click.option(
+        "--monthly-budget",
+        type=click.FloatRange(0, min_open=True),
+        help="Turns the budget alerts on, with this amount.",
+    )(command)
+
+
+@main.group()
+def grafana() -> None:
+    """Dashboards and alert rules for Grafana (docs/grafana.md)."""
+
+
+@grafana.command("export")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("grafana"),
+    show_default=True,
+    help="Folder to write dashboards/ and provisioning/ to.",
+)
+@_monthly_budget
+@told_in_one_line
+def grafana_export(out: Path, monthly_budget: float | None) -> None:
+    """Write dashboards, data sources, alert rules, contact points and policy as provisioning files.
+
+    Only what differs is written; secrets stay names of environment variables.
+    """
+    from app.grafana.choices import choices_from
+    from app.grafana.files import export
+
+    written = export(out, choices_from(read_settings(), monthly_budget))
+    for name in written:
+        say(f"written    {out / name}")
+    say(f"{len(written)} files written" if written else f"{out} is up to date")
+
+
+@grafana.command("push")
+@_monthly_budget
+@told_in_one_line
+def grafana_push(monthly_budget: float | None) -> None:
+    """Write the same into the Grafana at GRAFANA_URL, with GRAFANA_TOKEN. Pushing again changes nothing."""
+    from app.backends import open_dashboards
+    from app.grafana.choices import choices_from
+    from app.grafana.push import push
+
+    settings = read_settings()
+    for step in push(open_dashboards(settings), choices_from(settings, monthly_budget), settings):
+        say(f"{step.done:<10} {step.what}{f': {step.reason}' if step.reason else ''}")
+
+
 if __name__ == "__main__":
     logging.captureWarnings(True)
     main()

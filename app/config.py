@@ -89,6 +89,46 @@ class Settings(BaseModel):
         description="Another S3 endpoint; the other AWS_* variables are read by boto3 itself.",
     )
 
+    public_url: str = Field(
+        "http://127.0.0.1:8050",
+        pattern=r"^https?://[^\s?#]+$",
+        description="Where a browser reaches Spendscope: what links in Grafana and in messages lead to.",
+    )
+    grafana_url: str | None = Field(
+        None,
+        json_schema_extra={"env": "GRAFANA_URL"},
+        description="Grafana that `spendscope grafana push` writes to.",
+    )
+    grafana_token: SecretStr | None = Field(
+        None,
+        json_schema_extra={"env": "GRAFANA_TOKEN"},
+        description="Token of a Grafana service account with the role Admin (`GRAFANA_TOKEN_FILE` for a mounted secret).",
+    )
+    grafana_influxdb_url: str | None = Field(
+        None,
+        json_schema_extra={"env": "GRAFANA_INFLUXDB_URL"},
+        description="InfluxDB as Grafana reaches it; unset: as INFLUXDB_URL.",
+    )
+    grafana_influxdb_token: SecretStr | None = Field(
+        None,
+        json_schema_extra={"env": "GRAFANA_INFLUXDB_TOKEN"},
+        description="Token for Grafana that may only read the bucket: viewers of Grafana can use all that it may.",
+    )
+    prometheus_url: str | None = Field(
+        None,
+        json_schema_extra={"env": "PROMETHEUS_URL"},
+        description="Prometheus that scrapes /metrics, as Grafana reaches it.",
+    )
+    alert_slack_url: SecretStr | None = Field(None, description="Slack incoming webhook of Grafana's contact point.")
+    alert_teams_url: SecretStr | None = Field(
+        None, description="Microsoft Teams Workflows URL of Grafana's contact point."
+    )
+    alert_webhook_url: str | None = Field(None, description="Where Grafana's contact point posts alerts as JSON.")
+    alert_webhook_secret: SecretStr | None = Field(
+        None, description="Grafana signs those posts with it (HMAC-SHA256); unset: not signed."
+    )
+    alert_emails: str | None = Field(None, description="Addresses of Grafana's contact point, separated by semicolons.")
+
     @field_validator("source")
     @classmethod
     def _source_is_known(cls, value: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
@@ -51,8 +51,16 @@ class Ledgers:
     coverage: Coverage
     updated: datetime | None
     version: int
+    memo: dict[DateRange, Freshness] = field(default_factory=dict, compare=False, repr=False)
 
     def freshness(self, days: DateRange) -> Freshness:
+        """Kept for the ranges asked about: a page asks for the same one many times."""
+        found = self.memo.get(days)
+        if found is None:
+            found = self.memo[days] = self._freshness(days)
+        return found
+
+    def _freshness(self, days: DateRange) -> Freshness:
         inside = {day: self.coverage.days[day] for day in days if day in self.coverage.days}
 
         def with_status(status: str) -> tuple[date, ...]:
@@ -68,33 +76,50 @@ class Ledgers:
         )
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """The newest verified figures of one moment: all answers taken from it belong together."""
+
+    rollup: Rollup
+    ledgers: Ledgers
+    exact: bool
+    currency: str
+
+    def ask(self, query: CostQuery) -> CostAnswer:
+        frame = self.rollup.frame(query)
+        total = frame.total
+        if not self.exact and total is not None and self.ledgers.version == self.rollup.version:
+            total = _ledger_total(self.ledgers, query, total)
+        return CostAnswer(
+            frame=frame,
+            total=total,
+            unit=self.currency if query.metric != "usage_quantity" else _usage_unit(self.rollup, query),
+            currency=self.currency,
+            data_version=self.rollup.version,
+            freshness=self.ledgers.freshness(query.range),
+        )
+
+    @property
+    def known(self) -> DateRange | None:
+        """The range from the first to the last day with accepted data; None when there is none yet."""
+        days = self.rollup.days
+        return DateRange(days[0], days[-1] + timedelta(days=1)) if days else None
+
+
+def snapshot(backends: Backends) -> Snapshot:
+    """Raises Unavailable when a store does not answer."""
+    return Snapshot(backends.costs.rollup(), ledgers_of(backends), backends.costs.exact, backends.settings.currency)
+
+
 def ask(backends: Backends, query: CostQuery) -> CostAnswer:
-    """Answer a question from the newest verified figures. Raises Unavailable when a store does not answer."""
-    rollup = backends.costs.rollup()
-    frame = rollup.frame(query)
-    ledgers = ledgers_of(backends)
-    total = frame.total
-    if not backends.costs.exact and total is not None and ledgers.version == rollup.version:
-        total = _ledger_total(ledgers, query, total)
-    return CostAnswer(
-        frame=frame,
-        total=total,
-        unit=backends.settings.currency if query.metric != "usage_quantity" else _usage_unit(rollup, query),
-        currency=backends.settings.currency,
-        data_version=rollup.version,
-        freshness=ledgers.freshness(query.range),
-    )
+    """Answer one question from the newest verified figures. Raises Unavailable when a store does not answer."""
+    return snapshot(backends).ask(query)
 
 
 def _usage_unit(rollup: Rollup, query: CostQuery) -> str | None:
     """The one unit of everything that is asked about; None when units are mixed or were never said."""
     units = set(rollup.units(query).values())
     return units.pop() if len(units) == 1 else None
-
-
-def usage_units(backends: Backends, query: CostQuery) -> dict[str, str | None]:
-    """Usage unit of each service under the query's service filter; None when it has several or none was said."""
-    return backends.costs.rollup().units(query)
 
 
 def state(backends: Backends) -> tuple[int, int, date]:
@@ -110,8 +135,7 @@ def dimension_values(backends: Backends, dimension: str, query: CostQuery) -> li
 
 def first_and_last_day(backends: Backends) -> DateRange | None:
     """The range from the first to the last day with accepted data; None when there is none yet."""
-    days = backends.costs.rollup().days
-    return DateRange(days[0], days[-1] + timedelta(days=1)) if days else None
+    return snapshot(backends).known
 
 
 def coverage_of(backends: Backends, days: DateRange) -> tuple[Coverage, dict[date, DayRecord]]:

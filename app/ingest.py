@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.backends import Backends
 from app.core.charges import METRICS, Totals
 from app.core.jobs import Job, JobStatus
-from app.core.ledger import Arrival, DayRecord, Decision, Ingestion, begin, decide
+from app.core.ledger import Arrival, DayRecord, Decision, Ingestion, begin, decide, touched
 from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Unavailable
 from app.jobs import submit
 from app.ports import SourceObject, StoredDay
@@ -293,12 +293,19 @@ class _Taking:
 
     def quarantine(self, reason: Reason) -> Outcome:
         self._record(status="quarantined", reason=reason)
+        self._announce()
         place = f" (line {reason.line})" if reason.line else ""
         return Outcome(
             "quarantined",
             f"{self.found.key}{place}: {reason.message}",
             {"status": "quarantined", "reason": reason.code},
         )
+
+    def _announce(self) -> None:
+        """Move the day on in the ledger: its version tells readers that their answers are old."""
+        metadata = self.backends.metadata
+        while not metadata.put_day_record(touched(metadata.day_record(self.day))):
+            self.progress(STEPS - 1, STEPS, f"Recording {self.day}")
 
     def _record(
         self,

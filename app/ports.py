@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, Protocol, TypeVar
 
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
@@ -242,3 +242,31 @@ class Queue(Protocol):
 
     def workers(self) -> int:
         """How many workers have shown a sign of life lately."""
+
+
+# --- where dashboards and alerts go -------------------------------------------------------------------------------
+
+Pushed = Literal["created", "updated", "unchanged", "kept", "skipped"]
+"""`kept`: it is there and is not ours to change."""
+
+
+class Dashboards(Protocol):
+    """A Grafana. Each call makes one thing as it is given, however often it is called.
+
+    Raises Unavailable, BadCredentials, or Conflict when it was changed meanwhile or is not accepted.
+    """
+
+    def folder(self, uid: str, title: str) -> Pushed: ...
+
+    def has_datasource(self, uid: str) -> bool: ...
+
+    def datasource(self, document: dict[str, Any]) -> Pushed: ...
+
+    def dashboard(self, folder: str, document: dict[str, Any]) -> Pushed: ...
+
+    def rule_group(self, folder: str, body: dict[str, Any]) -> Pushed: ...
+
+    def contact_point(self, receiver: dict[str, Any]) -> Pushed: ...
+
+    def route(self, route: dict[str, Any]) -> Pushed:
+        """One branch of the notification policy; the others stay."""

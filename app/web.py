@@ -15,7 +15,7 @@ from app import answers, callbacks, costs, statics
 from app.api import blueprint, problems
 from app.backends import Backends
 from app.errors import SpendscopeError
-from app.pages import PAGES, register_all
+from app.pages import PAGES, fromgrafana, register_all
 from app.ui import controls, shell
 
 ASSETS: Final = Path(__file__).parent.parent / "assets"
@@ -63,6 +63,7 @@ def _server(backends: Backends) -> Flask:
         SEND_FILE_MAX_AGE_DEFAULT=ONE_YEAR, COMPRESS_ALGORITHM=["zstd", "br", "gzip"], COMPRESS_ZSTD_LEVEL=5
     )
     server.register_blueprint(blueprint())
+    fromgrafana.register(server)
     server.register_error_handler(SpendscopeError, problems.of_spendscope)
     callbacks.limit(server)
     kept = answers.Answers(backends.settings.cache_megabytes * MEGABYTE)

@@ -14,7 +14,7 @@ from app.backends import Backends
 from app.core.ledger import begin
 from app.core.periods import DateRange
 from app.core.query import CostQuery
-from app.costs import ask, usage_units
+from app.costs import ask, snapshot
 from app.errors import InvalidInput, NotFound, Quarantined, Reason, Unavailable
 from app.ingest import day_of, watch
 from tests.arrivals import DAY, NOW, amount, arrive, csv, opened, settings_for, take
@@ -131,7 +131,7 @@ def test_a_usage_quantity_has_a_unit_only_where_it_is_one(backends: Backends, fo
     asked = CostQuery(DateRange(DAY, DAY + timedelta(days=1)), metric="usage_quantity")
     assert ask(backends, asked).unit is None
     assert ask(backends, replace(asked, filters=(("service", ("EC2",)),))).unit == "Hrs"
-    assert usage_units(backends, asked) == {"EC2": "Hrs", "S3": "GB-Mo"}
+    assert snapshot(backends).rollup.units(asked) == {"EC2": "Hrs", "S3": "GB-Mo"}
     assert ask(backends, asked.measured("amortized_cost")).unit == "USD"
 
 

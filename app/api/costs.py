@@ -138,7 +138,6 @@ def _known_columns(frame: CostFrame) -> list[int]:
 
 def _cells(frame: CostFrame, groups: np.ndarray[tuple[int], np.dtype[np.intp]], column: int) -> list[Decimal | None]:
     """Exact amounts of some groups in one period."""
-    assert frame.exact is not None, "a rollup's frame has them"
     values = frame.exact.map(lambda part: part[groups, column]).decimals()
     lacking = np.isnan(frame.amounts[groups, column]).tolist()
     return [None if lacks else value for value, lacks in zip(values, lacking, strict=True)]

@@ -177,6 +177,11 @@ def begin(record: DayRecord, job_id: str, now: datetime, until: datetime) -> Day
     return replace(record, revision=record.revision + 1, restating=True, restating_job=job_id, restating_until=until)
 
 
+def touched(record: DayRecord) -> DayRecord:
+    """The same day, moved on: something beside its charges changed that answers show (a quarantine)."""
+    return replace(record, revision=record.revision + 1)
+
+
 def _restated(before: AccountDay | None, arrival: Arrival, totals: Totals, estimated: bool) -> AccountDay:
     if before is None:
         return AccountDay(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 from urllib.parse import parse_qsl, quote_plus, urlencode
 
@@ -51,10 +51,14 @@ class Address:
     def query(self) -> CostQuery:
         return CostQuery(range=self.days, metric=self.metric, filters=self.filters)
 
-    def values(self, dimension: str) -> tuple[str, ...]:
-        return dict(self.filters).get(dimension, ())
+    @cached_property
+    def chosen(self) -> dict[str, tuple[str, ...]]:
+        return dict(self.filters)
 
-    @property
+    def values(self, dimension: str) -> tuple[str, ...]:
+        return self.chosen.get(dimension, ())
+
+    @cached_property
     def dimension(self) -> str:
         """What panels group by: the asked level, else the first that is not fixed to one value."""
         if self.group_by and len(self.values(self.group_by)) != 1:

@@ -397,11 +397,12 @@ def top_note(view: View) -> list[Children]:
 
 def top_list(view: View) -> list[Children]:
     frame = view.pairs
-    largest = max((float(t) for t in frame.group_totals[:TOP] if t is not None), default=0.0)
+    totals = frame.largest(TOP)
+    largest = max((float(total) for total in totals if total is not None), default=0.0)
     colour_of = colours([group[0] for group in frame.groups[:TOP]], view.ranks[view.address.pair[0]])
     return [
         _top_row(view, group, amount, largest, colour_of[group[0]])
-        for group, amount in zip(frame.groups[:TOP], frame.group_totals[:TOP], strict=True)
+        for group, amount in zip(frame.groups[:TOP], totals, strict=True)
     ]
 
 

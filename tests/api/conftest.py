@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app.adapters.sqlite import SqliteMetadata
 from flask import Flask
 from flask.testing import FlaskClient
 
 from app.adapters.folder import FolderSource
 from app.adapters.parquet import ParquetCostStore
+from app.adapters.sqlite import SqliteMetadata
 from app.api import blueprint
 from app.backends import Backends
 from app.config import read_settings

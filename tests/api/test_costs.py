@@ -367,7 +367,6 @@ def client_tomorrow(world: World) -> Any:
     return world.serving(clock=lambda: now + timedelta(days=1))
 
 
-@pytest.mark.xfail(strict=True, reason="a quarantine moves neither data nor ledger version: app.costs.state misses it")
 def test_a_quarantined_day_is_named_at_once(empty: World, tmp_path: Any) -> None:
     import random
 

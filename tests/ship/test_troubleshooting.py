@@ -14,11 +14,12 @@ from app.config import read_settings
 from app.health import examine
 
 ROOT: Final = Path(__file__).parent.parent.parent
+PARTS: Final = re.findall(r"from app\.adapters\.(\w+) import", (ROOT / "app/backends.py").read_text("utf-8"))
 FILES: Final = (
     "app/health.py",
     "app/launcher.py",
     "app/config.py",
-    *(f"app/adapters/{p.name}" for p in (ROOT / "app/adapters").glob("*.py")),
+    *(f"app/adapters/{part}.py" for part in sorted({*PARTS})),
 )
 SAYS: Final = frozenset({"Unavailable", "BadCredentials", "CannotStart", "SpendscopeError", "Finding", "PartHealth"})
 ASKED_BY_DOCTOR: Final = frozenset(
