@@ -14,7 +14,12 @@ from app.config import read_settings
 from app.health import examine
 
 ROOT: Final = Path(__file__).parent.parent.parent
-PARTS: Final = re.findall(r"from app\.adapters\.(\w+) import", (ROOT / "app/backends.py").read_text("utf-8"))
+OPENED: Final = re.findall(
+    r"def open_(?:source|costs|metadata|queue)\(.*?(?=\ndef |\Z)",
+    (ROOT / "app/backends.py").read_text("utf-8"),
+    re.DOTALL,
+)
+PARTS: Final = re.findall(r"from app\.adapters\.(\w+) import", "".join(OPENED))
 FILES: Final = (
     "app/health.py",
     "app/launcher.py",
