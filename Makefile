@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MONGO_TEST := .venv-mongo-test
 
-.PHONY: run test mongo-test setup setup-dev lint format types bench soak image-check sbom licences lock clean
+.PHONY: run test mongo-test setup setup-dev lint format types bench soak lambda image-check sbom licences lock clean
 
 run: setup
 	@$(BIN)/spendscope up
@@ -62,6 +62,9 @@ sbom: setup-dev
 
 licences: setup-dev
 	scripts/licences > docs/licences.md.new && mv docs/licences.md.new docs/licences.md
+
+lambda: setup
+	@$(BIN)/python scripts/collector_zip.py dist/collector.zip
 
 lock:
 	uv pip compile -q requirements.in --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements.lock

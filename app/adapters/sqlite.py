@@ -29,6 +29,7 @@ from app.core.documents import (
     job_from,
     place_of,
     storable,
+    time_from,
     time_text,
 )
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
@@ -287,6 +288,10 @@ class SqliteMetadata:
         return self._changed(
             "INSERT INTO slot VALUES (:name, :slot) ON CONFLICT DO NOTHING", {"name": name, "slot": time_text(slot)}
         )
+
+    def last_slot(self, name: str) -> datetime | None:
+        [row] = self._rows("SELECT MAX(slot) AS newest FROM slot WHERE name = ?", (name,))
+        return time_from(row["newest"]) if row["newest"] else None
 
     # --- how all of these reach the file
 
