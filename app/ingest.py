@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 from app.backends import Backends
 from app.core.charges import METRICS, Totals
 from app.core.jobs import Job, JobStatus
-from app.core.ledger import Arrival, DayRecord, Decision, Ingestion, begin, decide, touched
+from app.core.ledger import TAKEN, Arrival, DayRecord, Decision, Ingestion, begin, decide, touched
 from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Refused, Unavailable
 from app.jobs import submit
 from app.ports import SourceObject, StoredDay
+from app.restatements import keep_history
 
 if TYPE_CHECKING:
     from app.core.dailycsv import ParsedDay
@@ -202,6 +203,7 @@ class _Taking:
                 self.sha256, self.size = spooled.sha256, spooled.size
                 covered, failed = self._coverage()
                 if not self.again and self._is_known(failed) and (kept := self._kept()):
+                    keep_history(self.backends, self.backends.metadata.day_record(self.day))
                     return self._noop(kept)
                 self._check_retention()
                 self.progress(1, STEPS, f"Checking {self.found.key}")
@@ -235,7 +237,13 @@ class _Taking:
     def _is_known(self, failed: frozenset[str]) -> bool:
         record = self.backends.metadata.day_record(self.day)
         same = record.sources.get(self.owner) == self.sha256
-        return same and not record.restating and frozenset(record.failed_accounts) == failed
+        unchanged = same and not record.restating and frozenset(record.failed_accounts) == failed
+        return unchanged and self._is_recorded()
+
+    def _is_recorded(self) -> bool:
+        """Whether the ledger has the totals of these bytes: a run that was killed after its flip left none."""
+        versions = self.backends.metadata.versions_of(self.backends.source.root, self.found.key)
+        return any(one.sha256 == self.sha256 and one.status in TAKEN for one in versions)
 
     def _check_retention(self) -> None:
         oldest = self.backends.costs.oldest(self.backends.today())
@@ -290,13 +298,17 @@ class _Taking:
         if not self.backends.metadata.put_day_record(decision.record):
             raise Unavailable("metadata", f"The ledger of {self.day} was changed by another job; this one runs again.")
         self.backends.costs.publish(self.day)
+        keep_history(self.backends, decision.record)
         return self._ingested(before, decision, parsed)
 
     def _begin(self) -> DayRecord:
         """Mark the day as ours to write. Raises Unavailable while another job holds it."""
         metadata, now = self.backends.metadata, self.backends.clock()
         until = now + timedelta(seconds=self.backends.settings.job_timeout_seconds + 30)
-        marked = begin(metadata.day_record(self.day), self.job_id, now, until)
+        record = metadata.day_record(self.day)
+        # Whoever flipped it last may have been killed before its history was kept.
+        keep_history(self.backends, record)
+        marked = begin(record, self.job_id, now, until)
         if marked is None or not metadata.put_day_record(marked):
             raise Unavailable("metadata", f"{self.day} is being written by another job; this one waits.", retry_after=2)
         return marked

@@ -17,6 +17,9 @@ from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
 from app.ingest import ANNOUNCED, UNREADABLE, look_at, mark, repair, watch
 from app.ports import Announcement, Announcements
+from app.reconciliation import take_references
+from app.restatements import keep_histories
+from app.retention import keep_to_retention
 from workers.jobs import CREDENTIALS_WAIT_SECONDS
 
 log = logging.getLogger(__name__)
@@ -214,14 +217,18 @@ class Watching:
     def _look_through(self) -> None:
         if not self._repaired:
             repair(self._backends)
+            keep_histories(self._backends)
+            keep_to_retention(self._backends)
             self._repaired = True
         found = watch(self._backends)
+        take_references(self._backends)
         if found.jobs:
             log.info("%d new files, %d known", len(found.jobs), found.known)
 
     def _keep_house(self) -> None:
         oldest = self._backends.clock() - timedelta(days=self._backends.settings.keep_jobs_days)
         log.info("Housekeeping: %d old jobs forgotten", self._backends.metadata.forget_jobs(finished_before=oldest))
+        keep_to_retention(self._backends)
 
 
 class Hearing:

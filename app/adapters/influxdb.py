@@ -157,6 +157,10 @@ class InfluxCostStore:
         """Nothing: what readers see is decided by the ledger here."""
         return {}
 
+    def forget(self, before: date) -> Sequence[date]:  # noqa: ARG002
+        """Nothing to do: the bucket's retention drops points, and the read model shows no older ones."""
+        return ()
+
     def publish(self, day: date) -> None:
         stored, self._read_back = self._read_back, None
         self._model.load_month(month_of(day), stored if stored is not None and stored.day == day else None)

@@ -27,8 +27,9 @@ from botocore.exceptions import (
 from botocore.loaders import create_loader
 from urllib3.exceptions import HTTPError
 
+from app.core.reconciliation import unreadable
 from app.errors import BadCredentials, CannotStart, Conflict, Quarantined, Reason, SpendscopeError, Unavailable
-from app.ports import SourceObject
+from app.ports import REFERENCE_BYTES, SourceObject
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -89,8 +90,11 @@ class S3Source:
             self._probe.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, Delimiter="/", MaxKeys=1)
 
     def list(self) -> Iterator[SourceObject]:
+        return self._below(self.prefix)
+
+    def _below(self, prefix: str) -> Iterator[SourceObject]:
         pages = iter(
-            self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix, Delimiter="/")
+            self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
         )
         while True:
             with self._failures():
@@ -116,8 +120,13 @@ class S3Source:
 
     @contextmanager
     def open(self, found: SourceObject) -> Iterator[BinaryIO]:
+        with self._opened(self.prefix, found) as stream:
+            yield stream
+
+    @contextmanager
+    def _opened(self, prefix: str, found: SourceObject) -> Iterator[BinaryIO]:
         with self._failures(found.key):
-            answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + found.key, IfMatch=found.version)
+            answer = self.client.get_object(Bucket=self.bucket, Key=prefix + found.key, IfMatch=found.version)
         with self._body(answer, found.key, found.size) as stream:
             # Not every server that speaks S3 heeds If-Match.
             if answer["ETag"] != found.version:
@@ -125,8 +134,7 @@ class S3Source:
             yield stream
 
     def sidecar(self, day: date) -> bytes | None:
-        parent = self.prefix.rstrip("/").rpartition("/")[0]
-        key = f"{parent}/coverage/{day}.json" if parent else f"coverage/{day}.json"
+        key = f"{self._beside('coverage')}{day}.json"
         try:
             with self._failures(key):
                 answer = self.client.get_object(Bucket=self.bucket, Key=key)
@@ -142,6 +150,20 @@ class S3Source:
                     )
                 )
             return stream.read()
+
+    def references(self) -> Iterator[SourceObject]:
+        return self._below(self._beside("reference"))
+
+    def reference(self, found: SourceObject) -> bytes:
+        if found.size > REFERENCE_BYTES:
+            raise unreadable(f"{found.key} is larger than {REFERENCE_BYTES >> 20} MiB")
+        with self._opened(self._beside("reference"), found) as stream:
+            return stream.read()
+
+    def _beside(self, folder: str) -> str:
+        """The prefix of a folder beside the root's."""
+        parent = self.prefix.rstrip("/").rpartition("/")[0]
+        return f"{parent}/{folder}/" if parent else f"{folder}/"
 
     @contextmanager
     def _body(self, answer: GetObjectOutputTypeDef, key: str, size: int) -> Iterator[BinaryIO]:

@@ -41,6 +41,8 @@ def coverage(given: Arguments) -> Response:
         CoverageDays(
             items=[_day(day, judged, records.get(day), accounts) for day in DateRange(first, last)],
             complete_through=figures.ledgers_of(backends).coverage.complete_through,
+            retention_days=backends.settings.retention,
+            kept_since=figures.kept_since(backends),
             next_cursor=bookmark.cursor(str(last)) if last < asked.end else None,
         )
     )

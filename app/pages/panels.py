@@ -261,6 +261,8 @@ def _trend(view: View, values: Sequence[float | None]) -> Children:
 
 def _total_detail(view: View) -> str:
     compared = view.comparison
+    if view.spend.total is None and view.spend.not_kept:
+        return f"Not kept: only the days since {view.spend.not_kept.since} are kept by day"
     if view.spend.total is None:
         return (
             "Not available: some charges have no blended cost"

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from app.api import costs as api_costs
-from app.api.costs import safe_cell
 from app.core.charges import DIMENSIONS, METRICS
+from app.core.exports import safe_cell
 from app.core.periods import GRANULARITIES, bucket_of
 from tests.api.conftest import ACCOUNTS, END, FIRST, HOLE, SERVICES, Charge, World, charges_of, take, write_day
 from tests.fakes import Down

@@ -316,3 +316,22 @@ def test_a_mistake_of_ours_has_a_reference(client: Any, app: Any, monkeypatch: p
     assert answer.status_code == 500
     assert answer.get_json()["reference"]
     assert "secret" not in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("dimension", LEVELS)
+@pytest.mark.parametrize("period", ["30d", "90d", "lm", "12m"])
+def test_a_range_that_reaches_back_beyond_retention_is_drawn_and_its_total_is_not_zero(
+    period: str, dimension: str
+) -> None:
+    backends = memory_backends()
+    costs: Any = backends.costs
+    costs.kept_since = TODAY - timedelta(days=20)
+    search = f"?period={period}&{dimension}=us-east-1"
+    assert drawn(backends, search)
+    view = view_of(backends, search.partition("&")[0])
+    assert view.spend.not_kept is not None
+    text = json.dumps(panels.total(view)[0])
+    if view.spend.total is None:
+        assert f"Not kept: only the days since {costs.kept_since}" in text
+    else:
+        assert view.spend.total == summed(backends, search.partition("&")[0], "amortized_cost")
