@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MONGO_TEST := .venv-mongo-test
 
-.PHONY: run test mongo-test setup setup-dev lint format types bench soak lock clean
+.PHONY: run test mongo-test setup setup-dev lint format types bench soak lambda lock clean
 
 run: setup
 	@$(BIN)/spendscope up
@@ -52,6 +52,9 @@ bench: setup-dev
 
 soak: setup-dev
 	$(BIN)/python -m pytest tests/workers/test_soak.py tests/test_last_truth.py --soak 50 -q
+
+lambda: setup
+	@$(BIN)/python scripts/collector_zip.py dist/collector.zip
 
 lock:
 	uv pip compile -q requirements.in --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements.lock

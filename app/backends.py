@@ -10,7 +10,7 @@ from typing import Any
 
 from app.config import Settings
 from app.errors import CannotStart
-from app.ports import CostStore, Dashboards, Metadata, Queue, Source
+from app.ports import Announcements, CostStore, Dashboards, Metadata, Queue, Source
 
 Clock = Callable[[], datetime]
 
@@ -29,6 +29,8 @@ class Backends:
     metadata: Metadata
     queue: Queue
     clock: Clock = utc_now
+    announcements: Announcements | None = None
+    """What the source says by itself, where it does; the source is listed all the same."""
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What app.costs keeps between requests of one process."""
 
@@ -56,6 +58,7 @@ def open_backends(settings: Settings, *, clock: Clock = utc_now) -> Backends:
         metadata=metadata,
         queue=open_queue(settings),
         clock=clock,
+        announcements=open_announcements(settings),
     )
 
 
@@ -79,6 +82,14 @@ def open_source(settings: Settings) -> Source:
     from app.adapters.folder import FolderSource
 
     return FolderSource(root)
+
+
+def open_announcements(settings: Settings) -> Announcements | None:
+    if not settings.events_queue or settings.serves_demo:
+        return None
+    from app.adapters.sqs import SqsAnnouncements
+
+    return SqsAnnouncements(settings.events_queue, settings.source)
 
 
 def open_metadata(settings: Settings) -> Metadata:

@@ -113,11 +113,11 @@ def scheduler() -> None:
     run_module("workers.schedule", "run_scheduler", settings)
 
 
-def run_module(module: str, function: str, settings: Settings) -> None:
-    """Call a process entry by name: app never imports workers."""
+def run_module(module: str, function: str, settings: Settings, *arguments: Any) -> Any:
+    """Call an entry of workers by name: app never imports workers."""
     from importlib import import_module
 
-    getattr(import_module(module), function)(settings)
+    return getattr(import_module(module), function)(settings, *arguments)
 
 
 @main.command()
@@ -197,6 +197,118 @@ def print_ingest(jobs: list[Job], known: int, ignored: int, as_json: bool) -> No
     }
     summary = ", ".join(f"{number} {status}" for status, number in counted.items()) or "nothing new"
     say(f"{summary}; {known} known, {ignored} not cost files")
+
+
+@main.command()
+@click.option(
+    "--start", help="First day, YYYY-MM-DD. Default: the trailing days, and the previous month until it closes."
+)
+@click.option("--end", help="The day after the last, YYYY-MM-DD. Default: today (UTC).")
+@click.option(
+    "--accounts", multiple=True, help="Only these accounts; separate several by commas. Others stay as they are."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the record of the run as one JSON object.")
+@told_in_one_line
+def collect(start: str | None, end: str | None, accounts: tuple[str, ...], as_json: bool) -> None:
+    """Collect from Cost Explorer into the source, as the Lambda does. Each request costs 0.01 USD.
+
+    Exit 0: everything collected. 1: an account failed or a day could not be written; the others were.
+    """
+    settings = read_settings()
+    set_up_logging(settings)
+    check_source(settings)
+    names = [name.strip() for part in accounts for name in part.split(",") if name.strip()]
+    report = run_module("workers.collecting", "run_collect", settings, start, end, names)
+    for line in [json.dumps(report.said())] if as_json else report.lines():
+        say(line)
+    if not report.complete:
+        sys.exit(1)
+
+
+def check_source(settings: Settings) -> None:
+    if settings.serves_demo:
+        raise CannotStart("No source is set. Set SPENDSCOPE_SOURCE to s3://bucket/costs/ or file:///dir/costs/.")
+
+
+@main.command()
+@click.option("--months", type=int, required=True, help="Full months before the current one, 1 to 13.")
+@click.option("--wait", is_flag=True, help="Wait until all of it is collected and ingested.")
+@click.option("--yes", is_flag=True, help="Do not ask whether the price is right.")
+@told_in_one_line
+def backfill(months: int, wait: bool, yes: bool) -> None:
+    """Collect and ingest history, newest months first. Says first what the requests to Cost Explorer cost.
+
+    Days that are final and collected are not asked for again: it can be stopped, and run twice.
+    """
+    from app.launcher import is_running, locked_data_dir, stop_requested, working_family
+
+    settings = read_settings()
+    set_up_logging(settings)
+    check_source(settings)
+    alone = not settings.redis_url and not is_running(settings.data_dir)
+    with locked_data_dir(settings) if alone else nullcontext():
+        backends = open_backends(settings)
+        backends.metadata.prepare()
+        backends.costs.prepare()
+        backends.source.check()
+        say_price(backends, settings, months)
+        if not yes and sys.stdin.isatty() and not click.confirm("Collect it?", default=True):
+            return
+        with stop_requested() as stopping, working_family(settings) if alone else nullcontext():
+            jobs = backfilled(backends, months, stopping, wait=wait or alone)
+    if any(job.status in ("quarantined", "failed", "cancelled") or job.result.get("failed") for job in jobs):
+        sys.exit(1)
+
+
+def say_price(backends: Backends, settings: Settings, months: int) -> None:
+    """What a backfill will cost, before anything is asked that costs."""
+    from app.collection import price_of_backfill
+
+    found = price_of_backfill(backends, months)
+    if found.requests and found.accounts <= 1:
+        found = price_of_backfill(
+            backends, months, accounts=run_module("workers.collecting", "count_accounts", settings)
+        )
+    if not found.requests:
+        say("Every day of it is final and collected: nothing to ask for, 0.00 USD.")
+        return
+    say(
+        f"{found.days} days of {found.accounts} accounts: about {found.requests} requests to Cost Explorer, "
+        f"{found.price} USD. Large accounts need more pages, each 0.01 USD."
+    )
+
+
+def backfilled(backends: Backends, months: int, stopping: Callable[[], bool], *, wait: bool) -> list[Job]:
+    """The backfill's job and, when waited for, the jobs that ingest what it wrote."""
+    from app.collection import backfill_params, submit_collection
+    from app.ingest import watch
+
+    job = submit_collection(backends, "backfill", backfill_params(backends, months))
+    if not wait:
+        say(f"Submitted as job {job.id}; the files are ingested as they arrive. Follow it: GET /api/v1/jobs/{job.id}")
+        return [job]
+    job = followed(backends, job, stopping)
+    say(f"Collected: {job.message or job.status}")
+    if stopping():
+        return [job]
+    taken = wait_for(backends, list(watch(backends).jobs), stopping, quiet=False)
+    wrong = [each for each in taken if each.status not in ("done", "done-noop")]
+    say(f"Ingested: {len(taken) - len(wrong)} files taken, {len(wrong)} not")
+    for each in wrong:
+        say(f"{each.params.get('key', ''):<20} {each.status:<12} {each.message or ''}".rstrip())
+    return [job, *taken]
+
+
+def followed(backends: Backends, job: Job, stopping: Callable[[], bool]) -> Job:
+    """The job as it ended, or as it is when stopped by the user; how far it is as a bar."""
+    shown = click.progressbar(length=1, label="Backfill", show_eta=False, file=sys.stderr, item_show_func=str)
+    with shown as bar:
+        while job.status not in FINAL and not stopping():
+            time.sleep(0.2)
+            job = backends.metadata.job(job.id) or job
+            bar.length = job.all_steps or 1
+            bar.update(job.done_steps - bar.pos, job.message or job.status)
+    return job
 
 
 @main.command()

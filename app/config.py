@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +23,10 @@ class Settings(BaseModel):
         "",
         description="Where cost files arrive: `s3://bucket/costs/` or `file:///dir/costs/`. Unset: the sample organisation.",
     )
+    events_queue: str = Field(
+        "",
+        description="URL of an SQS queue with the bucket's event notifications, to hear of files within seconds.",
+    )
     data_dir: Path = Field(Path("data"), description="Directory of everything the embedded parts keep.")
     retention_days: int | None = Field(
         None, ge=0, description="Days the cost store keeps; 0 for ever. Default: 180 with InfluxDB, 0 embedded."
@@ -40,6 +45,18 @@ class Settings(BaseModel):
         description="Least move of a complete day, in the deployment's currency, that raises a notice.",
     )
     watch_seconds: int = Field(300, ge=5, description="How often the scheduler lists the source.")
+    collect_roles: str = Field(
+        "",
+        description="Role ARNs of the payers to collect from, separated by commas; unset: the credentials there are.",
+    )
+    collect_external_id: SecretStr | None = Field(
+        None,
+        description="External id these roles ask for (`SPENDSCOPE_COLLECT_EXTERNAL_ID_FILE` for a mounted secret).",
+    )
+    collect_trailing_days: int = Field(3, ge=1, le=62, description="Days before today that each collection rewrites.")
+    collect_close_day: int = Field(
+        16, ge=1, le=28, description="Day of the month up to which each collection rewrites the previous month too."
+    )
     host: str = Field(
         "127.0.0.1", description="Address the web server listens on; only loopback until access control lands."
     )
@@ -147,6 +164,13 @@ class Settings(BaseModel):
         if value and not value.startswith(("s3://", "file:///")):
             raise ValueError("write it as s3://bucket/costs/ or file:///dir/costs/")
         return value if not value or value.endswith("/") else value + "/"
+
+    @field_validator("events_queue")
+    @classmethod
+    def _events_queue_is_a_url(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^/\s]+/\S+", value):
+            raise ValueError("write it as https://sqs.eu-west-1.amazonaws.com/123456789012/costs")
+        return value
 
     @property
     def retention(self) -> int:

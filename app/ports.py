@@ -54,6 +54,9 @@ class Source(Protocol):
     def list(self) -> Iterator[SourceObject]:
         """Every object directly below the root, in name order, page by page."""
 
+    def find(self, key: str) -> SourceObject | None:
+        """The object of this name as `list` would tell of it, None when `list` would not."""
+
     def open(self, found: SourceObject) -> AbstractContextManager[BinaryIO]:
         """The bytes of exactly this version, as a stream. Raises Conflict when it has changed since it was listed."""
 
@@ -68,6 +71,36 @@ class Source(Protocol):
 
         Raises Conflict when it has changed since it was listed, Quarantined for more than REFERENCE_BYTES.
         """
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """A message that objects below the root have changed. `unreadable` says why nothing could be read from it."""
+
+    keys: tuple[str, ...]
+    receipt: str
+    unreadable: str | None = None
+
+
+class Announcements(Protocol):
+    """Hints from the source, seconds after an object arrived. They may be lost, repeated, late or wrong: whoever hears
+    one looks at the object itself, and the next listing finds what was never announced."""
+
+    def check(self) -> None:
+        """Raise Unavailable or BadCredentials when nothing can be heard."""
+
+    def hear(self) -> Sequence[Announcement]:
+        """Those that are there; waits some seconds for the first, none after that. Each is given again after a while
+        unless it was settled."""
+
+    def settle(self, heard: Sequence[Announcement]) -> None:
+        """These are dealt with and need not be given again."""
+
+    def reject(self, heard: Sequence[Announcement]) -> None:
+        """Nothing can be made of these: they end up where the queue's owner put such messages, or are dropped."""
+
+    def waiting(self) -> int:
+        """About how many were not settled yet."""
 
 
 # --- where the cost series live -----------------------------------------------------------------------------------
@@ -270,6 +303,9 @@ class Jobs(Protocol):
 class Schedule(Protocol):
     def take_slot(self, name: str, slot: datetime) -> bool:
         """True for exactly one caller per (name, slot), however many schedulers ask."""
+
+    def last_slot(self, name: str) -> datetime | None:
+        """The newest slot taken under this name, None when there is none (those older than kept jobs are forgotten)."""
 
 
 class Metadata(Ledger, History, References, Jobs, Schedule, Protocol):

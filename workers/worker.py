@@ -195,6 +195,8 @@ def preload(settings: Settings) -> None:
     )
     for name in (*PRELOADED, *(f"app.adapters.{adapter}" for adapter in adapters)):
         import_module(name)
+    if "s3" in adapters:
+        import_module("app.adapters.s3").load_models()
 
 
 def end_on_signals() -> None:

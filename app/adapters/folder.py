@@ -44,6 +44,10 @@ class FolderSource:
             objects = [self._listed(entry) for entry in found]
         yield from (listed for listed in objects if listed is not None)
 
+    def find(self, key: str) -> SourceObject | None:
+        # By listing: a name from outside never becomes part of a path.
+        return next((found for found in self.list() if found.key == key), None)
+
     @contextmanager
     def open(self, found: SourceObject) -> Iterator[BinaryIO]:
         with self._opened(found) as descriptor:

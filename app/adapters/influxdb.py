@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
+from influxdb_client.client.exceptions import InfluxDBError
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.domain.bucket_retention_rules import BucketRetentionRules
@@ -308,10 +309,11 @@ class _Server:
                 ),
                 attempts=1,
             )
-        except (BadCredentials, Conflict) as error:
+        except (BadCredentials, Conflict, InfluxDBError) as error:
+            # The driver's own error: it looks for the organisation first, and the token may see none of that name.
             raise CannotStart(
                 f"InfluxDB at {self.url} has no bucket {self.bucket!r} in organisation {self.org!r}, and it cannot be created: "
-                f"{error.message} Create it, or use a token that may."
+                f"{error.message} Create it, correct INFLUXDB_ORG, or use a token that may."
             ) from error
 
     def write(self, block: bytes) -> None:
@@ -421,11 +423,15 @@ def _said(error: ApiException) -> str:
 
 
 def _points(lines: Iterator[str]) -> dict[date, Points]:
-    """Points of a streamed answer. An error after its beginning comes as a table of its own."""
+    """Points of a streamed answer. An error after its beginning comes as a table of its own.
+
+    What lacks a dimension is left out: none of ours does (see lineprotocol.escaped), and it has no column at all in a
+    table in which every point lacks it.
+    """
     found: dict[date, Points] = {}
     header: list[str] | None = None
     places: list[int] = []
-    time_at = field_at = value_at = 0
+    time_at = field_at = value_at = foreign = 0
     for row in csv.reader(lines):
         if not row:
             header = None
@@ -433,13 +439,19 @@ def _points(lines: Iterator[str]) -> dict[date, Points]:
             header = row
             if "error" in header:
                 continue
-            places = [header.index(name) for name in DIMENSIONS]
+            places = [header.index(name) for name in DIMENSIONS if name in header]
             time_at, field_at, value_at = (header.index(name) for name in ("_time", "_field", "_value"))
         elif "error" in header:
             raise ApiException(status=500, reason=row[header.index("error")][:500])
         else:
+            key = tuple([row[place] for place in places])
+            if len(key) < len(DIMENSIONS) or "" in key:
+                foreign += 1
+                continue
             day = found.setdefault(date.fromisoformat(row[time_at][:10]), {})
-            day.setdefault(tuple([row[place] for place in places]), {})[row[field_at]] = row[value_at]
+            day.setdefault(key, {})[row[field_at]] = row[value_at]
+    if foreign:
+        log.warning("Left out %d values in InfluxDB that lack a dimension: Spendscope did not write them.", foreign)
     return found
 
 

@@ -56,6 +56,7 @@ from app.core.documents import (
     revision_document,
     revision_from,
     storable,
+    time_from,
     time_text,
 )
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
@@ -487,6 +488,11 @@ class MongoMetadata:
         time = time_text(slot)
         with self._failures():
             return _inserted(self._collection("slots"), {"_id": f"{time} {name}", "slot": time, "name": name})
+
+    def last_slot(self, name: str) -> datetime | None:
+        with self._failures():
+            found = self._collection("slots").find_one({"name": name}, sort=[("slot", DESCENDING)])
+        return time_from(found["slot"]) if found else None
 
     # --- how all of these reach the server
 

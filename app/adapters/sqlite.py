@@ -38,6 +38,7 @@ from app.core.documents import (
     revision_document,
     revision_from,
     storable,
+    time_from,
     time_text,
 )
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
@@ -433,6 +434,10 @@ class SqliteMetadata:
         return self._changed(
             "INSERT INTO slot VALUES (:name, :slot) ON CONFLICT DO NOTHING", {"name": name, "slot": time_text(slot)}
         )
+
+    def last_slot(self, name: str) -> datetime | None:
+        [row] = self._rows("SELECT MAX(slot) AS newest FROM slot WHERE name = ?", (name,))
+        return time_from(row["newest"]) if row["newest"] else None
 
     # --- how all of these reach the file
 

@@ -443,10 +443,13 @@ class JobRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     kind: Literal["ingest", "collect", "backfill", "detect", "scan"] = Field(
-        description="`ingest` takes one cost file from the source. The other kinds are not available yet."
+        description="`ingest` takes one cost file from the source, `collect` asks Cost Explorer for days, `backfill` for "
+        "months of history. The other kinds are not available yet."
     )
     params: dict[str, Any] = Field(
-        default_factory=dict, description="For `ingest`: `key`, the name of the file below the source's root."
+        default_factory=dict,
+        description="For `ingest`: `key`, the name of the file below the source's root. For `collect`: `start`, `end`, "
+        "`accounts`, each optional. For `backfill`: `months`.",
     )
 
 
@@ -454,6 +457,22 @@ class IngestParams(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     key: str = Field(max_length=1024, description="Name of the file below the source's root, YYYY-MM-DD.csv[.gz].")
+
+
+class CollectParams(BaseModel):
+    """Without days: those of a daily run. Without accounts: all."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    start: str | None = Field(None, max_length=40, description="First day, YYYY-MM-DD.")
+    end: str | None = Field(None, max_length=40, description="The day after the last, YYYY-MM-DD.")
+    accounts: list[str] = Field(default_factory=list, max_length=1000, description="AWS account numbers.")
+
+
+class BackfillParams(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    months: int = Field(description="Full months before the current one, 1 to 13.")
 
 
 class JobAnswer(Answer):

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import Decimal
 from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-SCALE = 20
+from app.core.exact import EXACT as EXACT
+from app.core.exact import SCALE as SCALE
+from app.core.exact import text as text
+from app.core.exact import total as total
+
 LIMB = 10**8
 _TWO_LIMBS = 12
 """Decimals of high and middle together."""
@@ -27,9 +31,6 @@ _MOST_PACKED = 9 * 10**18 // LIMB
 
 Ints = NDArray[np.int64]
 AnyInts = NDArray[Any]
-
-EXACT = Context(prec=80)
-"""Wide enough for any sum of amounts; the default context would round at 28 digits."""
 
 
 @dataclass(frozen=True)
@@ -120,22 +121,6 @@ def stacked(high: AnyInts, middle: AnyInts, low: AnyInts | None = None) -> Amoun
 def exact(scaled: int) -> Decimal:
     """The decimal of an integer count of 10⁻²⁰."""
     return Decimal(scaled).scaleb(-SCALE, EXACT)
-
-
-def text(value: Decimal) -> str:
-    """Plain digits without exponent or trailing zeros: `4321.0934`, `-0.00000001`, `0`."""
-    plain = format(value, "f")
-    if "." in plain:
-        plain = plain.rstrip("0").rstrip(".")
-    return "0" if plain in ("-0", "") else plain
-
-
-def total(values: list[Decimal]) -> Decimal:
-    """An exact sum, whatever the default context's precision."""
-    result = Decimal(0)
-    for value in values:
-        result = EXACT.add(result, value)
-    return result
 
 
 def from_decimals(values: list[Decimal]) -> Amounts:

@@ -20,6 +20,8 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from influxdb_client.domain.permission import Permission
+from influxdb_client.domain.permission_resource import PermissionResource
 
 from app.adapters.influxdb import InfluxCostStore
 from app.core.charges import DIMENSIONS, NOTHING
@@ -332,6 +334,47 @@ def test_a_bucket_that_is_gone_is_named(influx: Influx) -> None:
 
 
 @pytest.mark.server
+def test_a_token_of_one_bucket_is_enough_once_the_bucket_is_there(influx: Influx, tmp_path: Path) -> None:
+    token = token_of_one_bucket(influx)
+    store = influx.other(token=token, cache_dir=tmp_path / "another pod")
+    store.prepare()
+    store.check()
+    for blended in ("1", None):
+        stored = store.replace(DAY, frozenset({"a"}), table({key("a"): values("1", blended)}))
+        assert stored.accounts["a"].amortized_cost == 1
+    with pytest.raises(CannotStart, match=r"no bucket 'gone' in organisation '.*Create it"):
+        influx.other(token=token, bucket="gone").prepare()
+
+
+def token_of_one_bucket(influx: Influx) -> str:
+    server = influx.store._server
+    bucket = server._client.buckets_api().find_buckets(name=influx.bucket, org=influx.server.org).buckets[0]
+    resource = PermissionResource(type="buckets", id=bucket.id, org_id=bucket.org_id)
+    permissions = [Permission(action=action, resource=resource) for action in ("read", "write")]
+    made = server._client.authorizations_api().create_authorization(org_id=bucket.org_id, permissions=permissions)
+    return str(made.token)
+
+
+@pytest.mark.server
+def test_an_organisation_that_is_not_there_is_named(influx: Influx) -> None:
+    elsewhere = influx.other(org="nowhere")
+    with pytest.raises(CannotStart, match=r"organisation 'nowhere'.*INFLUXDB_ORG"):
+        elsewhere.prepare()
+    with pytest.raises(Unavailable):
+        elsewhere.check()
+
+
+@pytest.mark.server
+def test_points_of_others_are_left_alone(influx: Influx, caplog: pytest.LogCaptureFixture) -> None:
+    theirs = f"cost,account=a amortized_cost=5,blended_cost=5 {int(datetime(2026, 10, 14, tzinfo=UTC).timestamp())}\n"
+    influx.store._server.write(theirs.encode())
+    for amount, given in ((1, {key("a"): values("1")}), (2, {key("b"): values("2")}), (0, {})):
+        influx.take(DAY, {"a", "b"}, given)
+        assert influx.other().rollup().frame(whole(DAY)).total == amount
+    assert "Spendscope did not write them" in caplog.text
+
+
+@pytest.mark.server
 @pytest.mark.parametrize("text", ["ends with \\", "two\nlines", "carriage\rreturn"])
 def test_text_that_line_protocol_cannot_carry_is_refused_before_anything_is_written(influx: Influx, text: str) -> None:
     influx.take(DAY, {"a"}, {key("a"): values("1")})
@@ -445,6 +488,7 @@ class StandIn:
     writes: list[Answer | None] = field(default_factory=lambda: [OK])
     queries: list[bytes] = field(default_factory=lambda: [b"\r\n"])
     buckets: Answer = (200, {"Content-Type": "application/json"}, b'{"buckets": []}')
+    orgs: Answer = (200, {"Content-Type": "application/json"}, b'{"orgs": [{"id": "0123456789abcdef", "name": "o"}]}')
     creation: Answer = field(default_factory=lambda: problem(401, "unauthorized access"))
     asked: list[Asked] = field(default_factory=list)
     url: str = ""
@@ -457,7 +501,7 @@ class StandIn:
         if asked.path == "/api/v2/buckets":
             return self.buckets if asked.method == "GET" else self.creation
         if asked.path == "/api/v2/orgs":
-            return 200, {"Content-Type": "application/json"}, b'{"orgs": [{"id": "0123456789abcdef", "name": "o"}]}'
+            return self.orgs
         return self.writes.pop(0) if len(self.writes) > 1 else self.writes[0]
 
     def written(self) -> list[Asked]:
@@ -662,6 +706,25 @@ def test_a_bucket_that_may_not_be_made_says_what_to_do(stand_in: StandIn, tmp_pa
         store_at(stand_in.url, tmp_path).prepare()
     with pytest.raises(Unavailable, match="no bucket"):
         store_at(stand_in.url, tmp_path).check()
+
+
+@pytest.mark.parametrize(
+    "orgs", [(200, {"Content-Type": "application/json"}, b'{"orgs": []}'), problem(404, "organization not found")]
+)
+def test_an_organisation_that_the_token_does_not_see_says_what_to_do(
+    stand_in: StandIn, tmp_path: Path, orgs: Answer
+) -> None:
+    stand_in.orgs = orgs
+    with pytest.raises(CannotStart, match=r"organisation 'o'.*cannot find organization.*correct INFLUXDB_ORG"):
+        store_at(stand_in.url, tmp_path).prepare()
+
+
+@pytest.mark.parametrize("lacking", ["provider", "service"])
+def test_points_that_lack_a_dimension_are_not_ours(stand_in: StandIn, tmp_path: Path, lacking: str) -> None:
+    without = HEADER.replace(f",{lacking}", "") + f"\r\n,_result,0,{DAY}T00:00:00Z,amortized_cost,5,x,x,x,x\r\n\r\n"
+    empty = f",_result,1,{DAY}T00:00:00Z,amortized_cost,5,aws,a,,eu-west-1,Usage"
+    stand_in.queries = [without.encode() + answer_with("1.5").rstrip() + f"\r\n{empty}\r\n\r\n".encode()]
+    assert charges_of(store_at(stand_in.url, tmp_path).day(DAY)) == [(key("a"), values("1.5", None, usage="2"))]
 
 
 def test_a_failure_to_load_is_told_to_everyone_for_a_while(stand_in: StandIn, tmp_path: Path) -> None:

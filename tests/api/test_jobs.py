@@ -126,8 +126,17 @@ def test_a_key_that_is_not_one_is_refused(empty: World, key: str) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "field"),
     [
-        ({"kind": "collect", "params": {}}, 422, None),
-        ({"kind": "backfill", "params": {"months": 3}}, 422, None),
+        ({"kind": "collect", "params": {"start": "soon"}}, 400, "params.start"),
+        ({"kind": "collect", "params": {"start": "2026-11-05", "end": "2026-11-01"}}, 400, "params.end"),
+        ({"kind": "collect", "params": {"end": "2026-12-24"}}, 400, "params.end"),
+        ({"kind": "collect", "params": {"start": "2024-01-01"}}, 400, "params.start"),
+        ({"kind": "collect", "params": {"accounts": ["prod"]}}, 400, "params.accounts"),
+        ({"kind": "collect", "params": {"accounts": "111111111111"}}, 400, "params.accounts"),
+        ({"kind": "collect", "params": {"days": 3}}, 400, "params.days"),
+        ({"kind": "backfill", "params": {}}, 400, "params.months"),
+        ({"kind": "backfill", "params": {"months": 0}}, 400, "params.months"),
+        ({"kind": "backfill", "params": {"months": 14}}, 400, "params.months"),
+        ({"kind": "backfill", "params": {"months": "3"}}, 400, "params.months"),
         ({"kind": "detect"}, 422, None),
         ({"kind": "scan"}, 422, None),
         ({"kind": "ingest"}, 400, "params.key"),
@@ -152,6 +161,50 @@ def test_bad_bodies_say_which_member(empty: World, body: Any, status: int, field
     assert answer.json is not None
     assert answer.json.get("field") == field
     assert empty.get(JOBS).json["items"] == []
+
+
+def test_a_collection_is_submitted_with_its_days(empty: World) -> None:
+    answer = post(empty.client, {"kind": "collect", "params": {"accounts": ["42", "000000000042"]}})
+    assert answer.status_code == 202
+    assert answer.json is not None
+    # Today is 6 November: October is not closed yet.
+    assert answer.json["params"] == {"start": "2026-10-01", "end": "2026-11-06", "accounts": ["000000000042"]}
+    again = post(empty.client, {"kind": "collect", "params": {"accounts": ["42"]}})
+    assert (again.json or {})["id"] == answer.json["id"]
+    other = post(empty.client, {"kind": "collect"})
+    assert (other.json or {})["id"] != answer.json["id"]
+
+
+def test_a_backfill_is_submitted_with_its_days(empty: World) -> None:
+    answer = post(empty.client, {"kind": "backfill", "params": {"months": 12}}, key="a-1")
+    assert answer.status_code == 202
+    assert answer.json is not None
+    assert answer.json["params"] == {"months": 12, "start": "2025-11-01", "end": "2026-11-06"}
+
+
+def test_a_backfill_beyond_retention_is_refused_up_front(empty: World) -> None:
+    class Kept:
+        def oldest(self, today: date) -> date:
+            return date(2026, 5, 10)
+
+    client = empty.serving(costs=Kept())
+    answer = post(client, {"kind": "backfill", "params": {"months": 12}})
+    assert (answer.status_code, answer.content_type) == (422, "application/problem+json")
+    assert answer.json is not None
+    for word in ("2025-11-01", "2026-05-10", "180 days", "SPENDSCOPE_RETENTION_DAYS"):
+        assert word in answer.json["detail"]
+    assert empty.get(JOBS).json["items"] == []
+    assert post(client, {"kind": "backfill", "params": {"months": 5}}).status_code == 202
+
+
+@pytest.mark.parametrize("body", [{"kind": "collect"}, {"kind": "backfill", "params": {"months": 1}}])
+def test_the_sample_is_not_collected(empty: World, body: Any) -> None:
+    from app.config import read_settings
+
+    answer = post(empty.serving(settings=read_settings({})), body)
+    assert answer.status_code == 422
+    assert answer.json is not None
+    assert "SPENDSCOPE_SOURCE" in answer.json["detail"]
 
 
 @pytest.mark.parametrize(

@@ -816,6 +816,14 @@ class MetadataContract:
         assert not store.take_slot("watch", slots[0])
         assert store.take_slot("detect", slots[0])
 
+    def test_the_last_slot_of_a_name_is_told(self, store: Metadata) -> None:
+        assert store.last_slot("watch") is None
+        for slot in (LATER, NOW):
+            assert store.take_slot("watch", slot)
+        store.take_slot("watches", LATER + seconds(1))
+        assert store.last_slot("watch") == LATER
+        assert store.last_slot("watches") == LATER + seconds(1)
+
     def test_old_slots_are_forgotten_with_old_jobs(self, store: Metadata) -> None:
         assert store.take_slot("watch", NOW)
         assert store.take_slot("watch", LATER)

@@ -89,6 +89,24 @@ class SourceContract:
         place.put(NAME, b"other")
         assert only(place.source).version != first.version
 
+    def test_a_name_is_found_as_it_is_listed(self, place: Place) -> None:
+        names = [NAME, f"{NAME}.gz", "a b+c%20é.csv", "2026-11-2", "💰.csv"]
+        for name in names:
+            place.put(name, name.encode())
+        assert [place.source.find(name) for name in sorted(names)] == list(place.source.list())
+        place.put(NAME, b"replaced")
+        assert place.source.find(NAME) == only(place.source)
+        place.remove(NAME)
+        assert place.source.find(NAME) is None, "also when longer names begin with it"
+
+    @pytest.mark.parametrize(
+        "name", ["", "/", ".", "..", "archive", "archive/x.csv", "../costs/2026-11-20.csv", "\0", "\ud800", "x" * 5000]
+    )
+    def test_what_is_not_listed_is_not_found(self, place: Place, name: str) -> None:
+        place.put(NAME, b"x")
+        place.put("archive/x.csv", b"below")
+        assert place.source.find(name) is None
+
     def test_opens_exactly_what_was_listed(self, place: Place) -> None:
         for name, data in {NAME: b"date,service\r\n", "a b+c%20é.csv": b"odd name", "empty.csv": b""}.items():
             place.put(name, data)
@@ -173,7 +191,7 @@ class SourceContract:
 
     def test_what_does_not_exist_is_unavailable_and_named(self, place: Place) -> None:
         missing = place.elsewhere()
-        asked: list[Callable[[], object]] = [missing.check, lambda: list(missing.list())]
+        asked: list[Callable[[], object]] = [missing.check, lambda: list(missing.list()), lambda: missing.find(NAME)]
         for ask in asked:
             with pytest.raises(Unavailable, match="nowhere") as told:
                 ask()
