@@ -51,7 +51,7 @@ bench: setup-dev
 	$(BIN)/python -m bench $(ARGS)
 
 soak: setup-dev
-	$(BIN)/python -m pytest tests/workers/test_soak.py --soak 50 -q
+	$(BIN)/python -m pytest tests/workers/test_soak.py tests/test_last_truth.py --soak 50 -q
 
 # Follows the Dockerfile in a clean root, without Docker, and runs what comes out; needs root, debootstrap and some minutes.
 image-check: setup-dev
