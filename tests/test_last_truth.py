@@ -13,7 +13,7 @@ import itertools
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -128,6 +128,7 @@ class History:
     written: dict[str, list[Rows]] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     pending: list[dict[str, Any]] = field(default_factory=list)
+    unfinished: list[dict[str, Any]] = field(default_factory=list)
     first: dict[tuple[date, str], Totals] = field(default_factory=dict)
 
     def play(self, step: Step) -> None:
@@ -171,9 +172,15 @@ class History:
             if done == killed_at:
                 raise Killed
 
-        # A day that a killed worker had begun is held for it: who comes meanwhile waits.
-        with suppress(Killed, Unavailable):
+        try:
             ingest_object(backends, params, progress, job_id=params["version"])
+        except (Killed, Unavailable):
+            # Its lease runs out, or the day is held for a job that was killed: it runs again some time.
+            self.unfinished.append(params)
+        self.remember()
+
+    def take(self, params: dict[str, Any]) -> None:
+        ingest_object(self.deployment.backends, params, lambda *_: None, job_id=params["version"])
         self.remember()
 
     def remember(self) -> None:
@@ -183,13 +190,15 @@ class History:
                 self.first.setdefault((day, name), part.current)
 
     def finish(self) -> None:
-        """Whoever broke a file mends it; then, when no dead worker holds a day any more, all that is new is taken."""
+        """Whoever broke a file mends it; then, when no dead worker holds a day any more, jobs that did not end run
+        again, and all that is new is taken."""
         for key in sorted(self.broken):
             self.write(key, self.written.get(key, [{}])[-1])
         self.deployment.clock.now += timedelta(hours=1)
+        for params in self.unfinished:
+            self.take(params)
         for job in watch(self.deployment.backends, sorted(self.written)).jobs:
-            ingest_object(self.deployment.backends, job.params, lambda *_: None, job_id=job.id)
-            self.remember()
+            self.take(dict(job.params))
         keep_histories(self.deployment.backends)
 
     def records(self) -> dict[date, Any]:
