@@ -1,7 +1,8 @@
 """How complete the newest days are, learned from how earlier days filled up.
 
 Of a day, a bill first shows an estimate and then restates it. What share has arrived depends on the service (stable),
-and on the delivery as a whole (changes daily); the second part is estimated on the day itself from all series together.
+and on the delivery as a whole (different every day): the second part is estimated on the day itself, from all series
+together (app.core.residuals). Series whose first amount was the last one are complete on arrival and never scaled up.
 """
 
 from __future__ import annotations
@@ -11,79 +12,118 @@ from typing import Final
 
 import numpy as np
 
-from app.core.arrivals import AGES, Arrivals, Flags, Floats
-from app.core.baseline import median_over, spread_over
+from app.core.arrivals import AGES, Arrivals
+from app.core.robust import Flags, Floats, Places, median_over, spread_of, spread_over
 
 LEARNED_DAYS: Final = 35
 SETTLED_AGE: Final = 3
+LEAST_DAYS: Final = 5
+LEAST_SEEN: Final = 3
+SHARED_DAYS: Final = 10
 SAME: Final = 0.02
 """A first amount this close to the last one (as a log) was complete on arrival."""
+OUTAGE_AGES: Final = 10
+"""An account that is silent for longer is gone, not late."""
+OUTAGE_SHARE: Final = 0.15
+OUTAGE_SERIES: Final = 2
+STEADY: Final = 0.9
 
 
 @dataclass(frozen=True)
-class Completeness:
-    """All [age, series] or [age]. `offset` is the series' log share beyond what the whole delivery lacks (`common`).
+class AgeCompleteness:
+    """Of all series at one age. The log share that has arrived is `offset` + what the whole delivery lacks.
 
-    `whole` marks series that are complete on arrival; `arrives` those that usually have arrived at that age.
+    `common` is what deliveries usually lack, `common_spread` how differently they do. `whole`: complete on arrival.
+    `arrives`: usually there at that age at all.
     """
 
     offset: Floats
     spread: Floats
-    common: Floats
-    common_spread: Floats
     whole: Flags
     arrives: Flags
+    common: float
+    common_spread: float
+
+
+Completeness = tuple[AgeCompleteness, ...]
 
 
 def learn(arrivals: Arrivals) -> Completeness:
-    """From the last weeks' days that have settled."""
-    series = len(arrivals.keys)
-    offset, spread = np.zeros((AGES, series)), np.full((AGES, series), 0.0)
-    common, common_spread = np.zeros(AGES), np.zeros(AGES)
-    whole, arrives = np.zeros((AGES, series), bool), np.ones((AGES, series), bool)
-    for age in range(AGES):
-        settled = arrivals.days - max(SETTLED_AGE, age + 1)
-        begin = max(0, settled - LEARNED_DAYS)
-        final = arrivals.known[:, begin:settled]
-        first = arrivals.at_age[age, :, begin:settled]
-        if settled - begin < 5 or np.isnan(first).all():
-            continue
-        seen = np.isfinite(first) & (np.abs(final) > 0)
-        there = seen & (first != 0)
-        counted = there & (first > 0) & (final > 0)
-        logs = np.log(np.where(counted, first, 1) / np.where(counted, final, 1))
-        exact = counted & (np.abs(logs) < SAME)
-        n_counted = counted.sum(1)
-        whole[age] = (n_counted > 0) & (exact.sum(1) >= 0.8 * n_counted)
-        partial = counted & ~whole[age][:, None]
-        day_common = median_over(logs.T, partial.T)
-        fine = np.isfinite(day_common)
-        if fine.any():
-            common[age] = np.median(day_common[fine])
-            common_spread[age] = spread_over((day_common - common[age])[None], fine[None])[0]
-        rest = logs - np.nan_to_num(day_common)[None]
-        use = partial & fine[None]
-        own = np.where(use.sum(1) >= 5, median_over(rest, use), np.nan)
-        offset[age] = _filled(own, arrivals.codes[1])
-        off = rest - offset[age][:, None]
-        mine = spread_over(off, use)
-        pooled = spread_over(off[use][None], np.ones((1, int(use.sum())), bool))[0] if use.any() else 0.0
-        number = use.sum(1)
-        spread[age] = np.sqrt((number * np.nan_to_num(mine) ** 2 + 10 * np.nan_to_num(pooled) ** 2) / (number + 10))
-        offset[age][whole[age]] = 0
-        spread[age][whole[age]] = 0
-        rate = there.sum(1) / np.maximum(seen.sum(1), 1)
-        rate = np.where(seen.sum(1) >= 3, rate, np.nan)
-        arrives[age] = _filled(rate, arrivals.codes[1], missing=1.0) >= 0.5
-    return Completeness(offset, spread, common, common_spread, whole, arrives)
+    """One for each age, from the last weeks' days that have settled."""
+    return tuple(_at_age(arrivals, age) for age in range(AGES))
 
 
-def _filled(own: Floats, service: np.ndarray, missing: float = 0.0) -> Floats:
-    """NaN takes the median of the service, else `missing`."""
-    if not np.isnan(own).any():
-        return own
+def complete(series: int) -> AgeCompleteness:
+    """What holds when nothing was ever late."""
+    nothing = np.zeros(series)
+    return AgeCompleteness(nothing, nothing, nothing > 0, nothing == 0, 0.0, 0.0)
+
+
+def _at_age(arrivals: Arrivals, age: int) -> AgeCompleteness:
+    settled = arrivals.days - max(SETTLED_AGE, age + 1)
+    days = slice(max(0, settled - LEARNED_DAYS), max(settled, 0))
+    final, first = arrivals.known[:, days], arrivals.at_age[age, :, days]
+    seen = np.isfinite(first) & (final != 0)
+    if final.shape[1] < LEAST_DAYS or not seen.any():
+        return complete(len(final))
+    there = seen & (first != 0)
+    positive = there & (first > 0) & (final > 0)
+    logs = np.log(np.where(positive, first, 1) / np.where(positive, final, 1))
+    return _shares(logs, positive, _arrival_rates(seen, there, arrivals.codes[1]) >= 0.5, arrivals.codes[1])
+
+
+def _arrival_rates(seen: Flags, there: Flags, service: Places) -> Floats:
+    number = seen.sum(1)
+    own = np.where(number >= LEAST_SEEN, there.sum(1) / np.maximum(number, 1), np.nan)
+    return _filled(own, service, 1.0)
+
+
+def _shares(logs: Floats, positive: Flags, arrives: Flags, service: Places) -> AgeCompleteness:
+    """From log(first / final) [series, day] where both are positive."""
+    number = positive.sum(1)
+    whole = (number > 0) & ((positive & (np.abs(logs) < SAME)).sum(1) >= 0.8 * number)
+    partial = positive & ~whole[:, None]
+    by_day = median_over(logs.T, partial.T)
+    usable = np.isfinite(by_day)
+    common = float(np.median(by_day[usable])) if usable.any() else 0.0
+    rest = logs - np.nan_to_num(by_day)
+    days = partial.sum(1)
+    offset = _filled(np.where(days >= LEAST_DAYS, median_over(rest, partial), np.nan), service, 0.0)
+    off = rest - offset[:, None]
+    variance = days * np.nan_to_num(spread_over(off, partial)) ** 2 + SHARED_DAYS * spread_of(off[partial]) ** 2
+    return AgeCompleteness(
+        offset=np.where(whole, 0, offset),
+        spread=np.where(whole, 0, np.sqrt(variance / (days + SHARED_DAYS))),
+        whole=whole,
+        arrives=arrives,
+        common=common,
+        common_spread=spread_of(by_day[usable] - common),
+    )
+
+
+def _filled(own: Floats, service: Places, otherwise: float) -> Floats:
+    """What a series can't say of itself is the median of its service."""
     found = own.copy()
-    for code in np.unique(service[np.isnan(own)]):
-        same = own[(service == code) & np.isfinite(own)]
-        found[np.isnan(own) & (service == code)] = np.median(same) if len(same) else missing
+    for code in np.unique(service[np.isnan(own)]).tolist():
+        same = service == code
+        told = own[same & np.isfinite(own)]
+        found[same & np.isnan(own)] = np.median(told) if len(told) else otherwise
+    return found
+
+
+def outages(arrivals: Arrivals, completeness: Completeness) -> set[tuple[int, int]]:
+    """(account code, day place) of the newest days on which nearly all steady series of an account are silent."""
+    today = arrivals.days - 1
+    if today < 2 * OUTAGE_AGES:
+        return set()
+    account = arrivals.codes[0]
+    before = arrivals.known[:, max(0, today - 44) : today - OUTAGE_AGES + 1]
+    steady = (before != 0).mean(1) >= STEADY
+    found: set[tuple[int, int]] = set()
+    for age in range(OUTAGE_AGES):
+        expected = steady & completeness[age].arrives if age < AGES else steady
+        there = expected & (arrivals.known[:, today - age] != 0)
+        wanted, had = (np.bincount(account[flags], minlength=account.max() + 1) for flags in (expected, there))
+        silent = (wanted >= OUTAGE_SERIES) & (had <= OUTAGE_SHARE * wanted)
+        found |= {(code, today - age) for code in np.flatnonzero(silent).tolist()}
     return found
