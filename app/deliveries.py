@@ -1,4 +1,8 @@
-"""Reading a folder of deliveries: `YYYY-MM-DD.csv[.gz]`, what arrived that day. Nothing of it is stored."""
+"""Reading a folder of deliveries: `YYYY-MM-DD.csv[.gz]`, what arrived that day. Nothing of it is stored.
+
+Such a file holds rows of several days, so it is no daily CSV (core.dailycsv): `date`, `service` and `amortized_cost`
+must be there, the account, region, provider and charge category may be; other columns are not looked at.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from app.core.arrivals import Delivery, SeriesKey
+from app.core.arrivals import PARTS, Delivery, SeriesKey
+from app.core.charges import DIMENSIONS
 from app.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -20,30 +25,43 @@ if TYPE_CHECKING:
 
 FILE_NAME: Final = re.compile(r"^(\d{4}-\d{2}-\d{2})\.csv(\.gz)?$")
 METRIC: Final = "amortized_cost"
-DEFAULTS: Final = {"account": "unknown", "region": "global"}
+DEFAULTS: Final = {
+    "provider": "aws",
+    "account": "unknown",
+    "service": "unknown",
+    "region": "global",
+    "charge_category": "unknown",
+}
+REQUIRED: Final = ("date", "service", METRIC)
+OTHER_NAMES: Final = {"account_id": "account"}
 
 
 def delivery_files(folder: Path) -> list[tuple[date, Path]]:
-    """The folder's deliveries in order; other names are ignored. Raises InvalidInput when there are none."""
-    if (folder / "costs").is_dir():
-        folder = folder / "costs"
+    """The folder's deliveries (or those of `costs` in it) in order; other names are ignored. Raises InvalidInput."""
+    folder = folder / "costs" if (folder / "costs").is_dir() else folder
     if not folder.is_dir():
         raise InvalidInput(f"--deliveries {folder} is not a folder.")
     found: dict[date, Path] = {}
     for path in sorted(folder.iterdir()):
-        matched = FILE_NAME.match(path.name)
-        if not matched or not path.is_file():
+        day = _day_of(path)
+        if day is None:
             continue
-        try:
-            day = date.fromisoformat(matched[1])
-        except ValueError:
-            raise InvalidInput(f"{path.name} is named after a day that does not exist.") from None
         if day in found:
             raise InvalidInput(f"{found[day].name} and {path.name} are the same delivery twice; keep one of them.")
         found[day] = path
     if not found:
         raise InvalidInput(f"--deliveries {folder} holds no file named YYYY-MM-DD.csv or YYYY-MM-DD.csv.gz.")
     return sorted(found.items())
+
+
+def _day_of(path: Path) -> date | None:
+    matched = FILE_NAME.match(path.name)
+    if matched is None or not path.is_file():
+        return None
+    try:
+        return date.fromisoformat(matched[1])
+    except ValueError:
+        raise InvalidInput(f"{path.name} is named after a day that does not exist.") from None
 
 
 def read_deliveries(folder: Path, *, max_bytes: int) -> Iterator[Delivery]:
@@ -53,22 +71,22 @@ def read_deliveries(folder: Path, *, max_bytes: int) -> Iterator[Delivery]:
 
 
 def read_delivery(day: date, path: Path, *, max_bytes: int) -> Delivery:
+    """What arrived on `day`; of rows with the same key and date the last stands."""
     table = _table(path, _content(path, max_bytes))
-    return _delivery(day, path, table)
+    days, amounts = _days(day, path, table), _amounts(path, table)
+    return _summed(day, table, days, amounts)
 
 
 def _content(path: Path, max_bytes: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            if path.suffix != ".gz":
-                content = file.read(max_bytes + 1)
-            else:
-                with gzip.open(file) as unpacked:
-                    content = unpacked.read(max_bytes + 1)
+        with path.open("rb") as file, gzip.open(file) if path.suffix == ".gz" else file as plain:
+            content = plain.read(max_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InvalidInput(f"{path.name} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
     if len(content) > max_bytes:
         raise InvalidInput(f"{path.name} has more than {max_bytes} bytes (SPENDSCOPE_MAX_FILE_BYTES).")
+    if not content.strip():
+        raise InvalidInput(f"{path.name} is empty: it lacks even the header.")
     return content
 
 
@@ -76,10 +94,8 @@ def _table(path: Path, content: bytes) -> pa.Table:
     import pyarrow as pa
     from pyarrow import csv
 
-    if not content.strip():
-        raise InvalidInput(f"{path.name} is empty: it lacks even the header.")
-    texts = ("account", "account_id", "service", "region", "provider", "charge_category")
-    types: dict[str, Any] = dict.fromkeys(texts, pa.string()) | {"date": pa.date32(), METRIC: pa.float64()}
+    texts = dict.fromkeys([*DEFAULTS, *OTHER_NAMES], pa.string())
+    types: dict[str, Any] = {**texts, "date": pa.date32(), METRIC: pa.float64()}
     try:
         table = csv.read_csv(
             pa.py_buffer(content),
@@ -88,61 +104,62 @@ def _table(path: Path, content: bytes) -> pa.Table:
         )
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path.name} is not a delivery: {' '.join(str(error).split())[:200]}") from None
-    return _named(path, table)
+    return _with_defaults(path, table)
 
 
-def _named(path: Path, table: pa.Table) -> pa.Table:
+def _with_defaults(path: Path, table: pa.Table) -> pa.Table:
     import pyarrow as pa
 
-    names = ["account" if name == "account_id" else name for name in table.column_names]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InvalidInput(f"{path.name} has the column {twice[0]} more than once.")
-    table = table.rename_columns(names)
-    lacking = [name for name in ("date", "service", METRIC) if name not in names]
-    if lacking:
-        raise InvalidInput(f"{path.name} lacks the column {lacking[0]}.")
-    for name, value in DEFAULTS.items():
-        if name not in names:
-            table = table.append_column(name, pa.array([value] * len(table), pa.string()))
-    return table.select(["date", "account", "service", "region", METRIC])
+    names = [OTHER_NAMES.get(name, name) for name in table.column_names]
+    for name in (*REQUIRED, *DEFAULTS):
+        if names.count(name) > 1:
+            raise InvalidInput(f"{path.name} has the column {name} more than once.")
+        if name in REQUIRED and name not in names:
+            raise InvalidInput(f"{path.name} lacks the column {name}; it has {', '.join(names)[:200]}.")
+    columns = {name: table.column(names.index(name)) for name in (*REQUIRED, *DEFAULTS) if name in names}
+    absent = {
+        name: pa.array([value] * len(table), pa.string()) for name, value in DEFAULTS.items() if name not in names
+    }
+    return pa.table(columns | absent)
 
 
-def _delivery(day: date, path: Path, table: pa.Table) -> Delivery:
+def _days(day: date, path: Path, table: pa.Table) -> Any:
     import pyarrow as pa
 
-    days = _column(table, "date")
-    amounts = _column(table, METRIC)
-    for name, column in (("date", days), (METRIC, amounts)):
-        if column.null_count:
-            raise InvalidInput(f"{path.name} has a row without {name}.")
-    cost = amounts.to_numpy(zero_copy_only=False)
-    if not np.isfinite(cost).all():
-        raise InvalidInput(f"{path.name} has an {METRIC} that is not a finite number.")
-    usage = days.cast(pa.int32()).to_numpy(zero_copy_only=False).astype("datetime64[D]")
-    if len(usage) and usage.max() > np.datetime64(day, "D"):
-        raise InvalidInput(f"{path.name} has a row of {usage.max()}, after the day it arrived.")
-    return _one_row_each(day, table, usage, cost)
+    column = _joined(table, "date")
+    if column.null_count:
+        raise InvalidInput(f"{path.name} has a row without date.")
+    days = column.cast(pa.int32()).to_numpy(zero_copy_only=False).astype("datetime64[D]")
+    if len(days) and days.max() > np.datetime64(day, "D"):
+        raise InvalidInput(f"{path.name} has a row of {days.max()}, after the day it arrived.")
+    return days
 
 
-def _one_row_each(day: date, table: pa.Table, usage: Any, cost: Any) -> Delivery:
-    """Rows of one key and day: the later one stands."""
-    coded = [_column(table, name).dictionary_encode() for name in ("account", "service", "region")]
-    codes = np.stack([part.indices.to_numpy(zero_copy_only=False).astype(np.int64) for part in coded], axis=1)
-    distinct, series = np.unique(codes, axis=0, return_inverse=True)
-    names = [
-        [text or DEFAULTS.get(name, text) for text in part.dictionary.to_pylist()]
-        for name, part in zip(("account", "service", "region"), coded, strict=True)
-    ]
-    keys = [SeriesKey(names[0][a], names[1][b], names[2][c]) for a, b, c in distinct.tolist()]
-    series = series.reshape(-1).astype(np.int64)
-    rows = np.arange(len(series))
-    place = np.stack([series, usage.astype(np.int64)], axis=1)
+def _amounts(path: Path, table: pa.Table) -> Any:
+    column = _joined(table, METRIC)
+    amounts = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+    if column.null_count or not np.isfinite(amounts).all():
+        row = int((~np.isfinite(amounts)).argmax()) + 2
+        raise InvalidInput(f"{path.name}, row {row}: {METRIC} is empty or not a finite number.")
+    return amounts
+
+
+def _summed(day: date, table: pa.Table, days: Any, amounts: Any) -> Delivery:
+    """Rows that differ in provider or charge category only are one series."""
+    coded = {name: _joined(table, name).dictionary_encode() for name in DIMENSIONS}
+    codes = {name: part.indices.to_numpy(zero_copy_only=False).astype(np.int64) for name, part in coded.items()}
+    place = np.stack([*codes.values(), days.astype(np.int64)], axis=1)
     _, last = np.unique(place[::-1], axis=0, return_index=True)
-    kept = rows[::-1][last]
-    return Delivery(day, keys, series[kept], usage[kept], np.asarray(cost, np.float64)[kept])
+    kept = len(place) - 1 - last
+    series_codes = np.stack([codes[name][kept] for name in PARTS] + [days[kept].astype(np.int64)], axis=1)
+    rows, row = np.unique(series_codes, axis=0, return_inverse=True)
+    sums: Any = np.bincount(row.reshape(-1), weights=amounts[kept], minlength=len(rows))
+    distinct, series = np.unique(rows[:, : len(PARTS)], axis=0, return_inverse=True)
+    names = [[text or DEFAULTS[name] for text in coded[name].dictionary.to_pylist()] for name in PARTS]
+    keys = [SeriesKey(*(names[part][code] for part, code in enumerate(key))) for key in distinct.tolist()]
+    return Delivery(day, keys, series.reshape(-1).astype(np.int64), rows[:, -1].astype("datetime64[D]"), sums)
 
 
-def _column(table: pa.Table, name: str) -> Any:
+def _joined(table: pa.Table, name: str) -> Any:
     column = table[name].combine_chunks()
     return column.chunk(0) if hasattr(column, "chunk") else column

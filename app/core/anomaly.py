@@ -8,7 +8,7 @@ series stand out and are worth it (suspects), where the incident really is (scop
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Final, Literal
@@ -26,7 +26,7 @@ from app.core.suspects import Kind, Materiality, Suspect, Thresholds, Watched, s
 
 Severity = Literal["low", "medium", "high"]
 State = Literal["open", "ongoing", "resolved"]
-AnyDay = Callable[[date], bool]
+Day = date
 
 MEDIUM_FROM, HIGH_FROM = 3.0, 10.0
 """Severity by impact, in multiples of the total that is worth an alert."""
@@ -65,9 +65,9 @@ class Anomaly:
     id: int
     scope: Scope
     kind: Kind
-    start: date
-    date: date
-    detected_on: date
+    start: Day
+    date: Day
+    detected_on: Day
     expected: float
     low: float
     high: float
@@ -107,8 +107,7 @@ def usual_materiality(arrivals: Arrivals) -> Materiality:
 class Detector:
     """Feed it deliveries in order; each returns the alerts of its day. `anomalies` holds all so far, as they stand.
 
-    `min_daily` and `min_total` in dollars; None is derived from the organisation's size. `teaches_nothing` tells days,
-    such as public holidays, that say nothing about other days.
+    `min_daily` and `min_total` in dollars; None is derived from the organisation's size.
     """
 
     def __init__(
@@ -116,12 +115,10 @@ class Detector:
         *,
         min_daily: float | None = None,
         min_total: float | None = None,
-        teaches_nothing: AnyDay | None = None,
         thresholds: Thresholds | None = None,
     ) -> None:
         self.arrivals = Arrivals()
         self._min = (min_daily, min_total)
-        self._teaches_nothing = teaches_nothing
         self._thresholds = thresholds or Thresholds()
         self._incidents = Incidents()
         self._known: list[_Known] = []
@@ -171,8 +168,6 @@ class Detector:
         days = np.arange(self.arrivals.days - arrived.shape[1], self.arrivals.days)
         counted = arrived & ~self._incidents.flagged[:, days] & (days >= self._incidents.regime[:, None])
         counted[:, -(LEVEL[1] - 1) :] = False
-        if self._teaches_nothing is not None:
-            counted[:, [self._teaches_nothing(self.arrivals.day_at(day)) for day in days]] = False
         return fit(self.arrivals.known[:, days], days % WEEK, counted)
 
     def _watched(self, completeness: Completeness, baseline: Baseline, arrived: Flags) -> Watched:
@@ -182,7 +177,16 @@ class Detector:
         off, slow_off = incidents.remembered(recent)
         recent = replace(recent, off=off, slow_off=slow_off)
         silent = incidents.silent(recent, baseline)
-        return Watched(recent, baseline, self.arrivals.known, materiality, self._thresholds, silent, incidents.open.copy())
+        return Watched(
+            recent,
+            baseline,
+            self.arrivals.known,
+            materiality,
+            self._thresholds,
+            silent,
+            incidents.open.copy(),
+            incidents.last.copy(),
+        )
 
     # --- alerts ---------------------------------------------------------------------------------------------------
 
@@ -242,7 +246,11 @@ class Detector:
         for known in reversed(self._known):
             if known.found < today - JOINS_WITHIN:
                 return None
-            if known.found < today and known.sign == suspect.sign and self._belongs(known, suspect, abs(known.start - start)):
+            if (
+                known.found < today
+                and known.sign == suspect.sign
+                and self._belongs(known, suspect, abs(known.start - start))
+            ):
                 return known
         return None
 
@@ -356,7 +364,9 @@ class Detector:
         accounts = {account for account, _ in silent}
         fresh = sorted(accounts - self._silent_accounts)
         self._silent_accounts = accounts
-        return [self._notice(account, min(day for code, day in silent if code == account), baseline) for account in fresh]
+        return [
+            self._notice(account, min(day for code, day in silent if code == account), baseline) for account in fresh
+        ]
 
     def _notice(self, account: int, day: int, baseline: Baseline) -> Anomaly:
         mine = self.arrivals.codes[0] == account

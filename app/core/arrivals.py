@@ -20,6 +20,8 @@ AGES: Final = 6
 """For how many days after its own a day is remembered as it was then; bills settle within two or three."""
 ROOM: Final = 64
 """Series and days that there is room for at first."""
+LOOKBACK: Final = 400
+"""Days before the first delivery that its rows may teach from."""
 PARTS: Final = ("account", "service", "region")
 
 
@@ -45,7 +47,7 @@ class Delivery:
 
 
 class Arrivals:
-    """Grows with every delivery. A day's place counts from `first`, the first delivery's first day.
+    """Grows with every delivery. A day's place counts from `first`, the first delivery's first day (at most LOOKBACK days back).
 
     `codes` is [part, series]: equal codes mean the same account, service or region.
     """
@@ -85,7 +87,8 @@ class Arrivals:
     def deliver(self, delivery: Delivery) -> None:
         """Take what arrived; deliveries come in the order of their days. Rows before `first` are left out."""
         if self.first is None:
-            self.first = min([delivery.day, *delivery.days.astype(object).tolist()])
+            oldest = delivery.days.min().astype(object) if len(delivery.days) else delivery.day
+            self.first = max(min(oldest, delivery.day), delivery.day - timedelta(LOOKBACK))
         today = self.place_of(delivery.day)
         series = self._places(delivery.keys)[delivery.series]
         days = (delivery.days - np.datetime64(self.first, "D")).astype(np.int64)

@@ -123,4 +123,5 @@ def _spread(flat: Floats, on: Flags) -> Floats:
     usual = float(np.nanmedian(own)) if np.isfinite(own).any() else USUAL_SPREAD
     days_of = counted.sum(1)
     variance = (days_of * np.nan_to_num(own) ** 2 + SHARED_DAYS * usual**2) / (days_of + SHARED_DAYS)
-    return np.maximum(np.sqrt(variance), LEAST_SPREAD)
+    found: Floats = np.maximum(np.sqrt(variance), LEAST_SPREAD)
+    return found

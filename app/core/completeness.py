@@ -33,7 +33,7 @@ STEADY: Final = 0.9
 class AgeCompleteness:
     """Of all series at one age. The log share that has arrived is `offset` + what the whole delivery lacks.
 
-    `common` is what deliveries usually lack, `common_spread` how differently they do. `whole`: complete on arrival.
+    `common` is what deliveries usually lack, `common_spread` how differently they do. `whole`: complete on arrival, or too rare to tell.
     `arrives`: usually there at that age at all.
     """
 
@@ -69,7 +69,9 @@ def _at_age(arrivals: Arrivals, age: int) -> AgeCompleteness:
     there = seen & (first != 0)
     positive = there & (first > 0) & (final > 0)
     logs = np.log(np.where(positive, first, 1) / np.where(positive, final, 1))
-    return _shares(logs, positive, _arrival_rates(seen, there, arrivals.codes[1]) >= 0.5, arrivals.codes[1])
+    arrives = _arrival_rates(seen, there, arrivals.codes[1]) >= 0.5
+    rare = (positive.sum(1) < LEAST_DAYS) & (arrivals.known[:, : days.start] != 0).any(1)
+    return _shares(logs, positive, rare, arrives, arrivals.codes[1])
 
 
 def _arrival_rates(seen: Flags, there: Flags, service: Places) -> Floats:
@@ -78,10 +80,10 @@ def _arrival_rates(seen: Flags, there: Flags, service: Places) -> Floats:
     return _filled(own, service, 1.0)
 
 
-def _shares(logs: Floats, positive: Flags, arrives: Flags, service: Places) -> AgeCompleteness:
-    """From log(first / final) [series, day] where both are positive."""
+def _shares(logs: Floats, positive: Flags, rare: Flags, arrives: Flags, service: Places) -> AgeCompleteness:
+    """From log(first / final) [series, day] where both are positive. `rare` series are never scaled up."""
     number = positive.sum(1)
-    whole = (number > 0) & ((positive & (np.abs(logs) < SAME)).sum(1) >= 0.8 * number)
+    whole = rare | ((number > 0) & ((positive & (np.abs(logs) < SAME)).sum(1) >= 0.8 * number))
     partial = positive & ~whole[:, None]
     by_day = median_over(logs.T, partial.T)
     usable = np.isfinite(by_day)

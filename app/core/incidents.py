@@ -51,7 +51,8 @@ class Incidents:
         more = series - len(self.open)
         for name in ("open", "adopted", "fresh", "sign", "start", "last", "regime", "size", "former"):
             array = getattr(self, name)
-            setattr(self, name, np.concatenate([array, np.zeros(more, array.dtype)]))
+            filled = np.full(more, -1 if name == "last" else 0, array.dtype)
+            setattr(self, name, np.concatenate([array, filled]))
         self.flagged = np.pad(self.flagged, ((0, more), (0, days - self.flagged.shape[1])))
 
     def remembered(self, recent: Recent) -> tuple[Floats, Floats]:
@@ -114,11 +115,14 @@ class Incidents:
         start, last = int(self.start[series]), int(self.last[series])
         if today - last > QUIET_DAYS:
             self._back(series, start, last)
-        elif not self.adopted[series] and today - start >= ADOPTED_AFTER and last >= today - 4:
-            if self.flagged[series, start : today - 1].mean() > ADOPTED_SHARE:
-                self._adopt(baseline, series, start)
+        elif not self.adopted[series] and self._lasts(series, start, last, today):
+            self._adopt(baseline, series, start)
         if self.adopted[series] and today - start > FORGOTTEN_AFTER:
             self.open[series] = self.adopted[series] = False
+
+    def _lasts(self, series: int, start: int, last: int, today: int) -> bool:
+        old = today - start >= ADOPTED_AFTER and last >= today - REVIEWED_AGES
+        return old and bool(self.flagged[series, start : today - 1].mean() > ADOPTED_SHARE)
 
     def _back(self, series: int, start: int, last: int) -> None:
         if self.adopted[series]:

@@ -82,16 +82,17 @@ def kinds_of(costs: Floats, baseline: Baseline) -> Kinds:
     days = costs.shape[1]
     there = costs > 0
     ever = there.any(1)
-    lately, before = there[:, max(0, days - YOUNG_DAYS) :], there[:, max(0, days - FORGOTTEN_DAYS) : max(0, days - YOUNG_DAYS)]
+    lately, before = (
+        there[:, max(0, days - YOUNG_DAYS) :],
+        there[:, max(0, days - FORGOTTEN_DAYS) : max(0, days - YOUNG_DAYS)],
+    )
     first = np.where(lately.any(1), max(0, days - YOUNG_DAYS) + lately.argmax(1), days)
     young = lately.any(1) & ~before.any(1) & (there.argmax(1) >= LEAST_HISTORY)
     regular = ~young & (baseline.presence >= REGULAR) & np.isfinite(baseline.level) & (baseline.history >= REGULAR_DAYS)
     return Kinds(regular, young, ever & ~young & ~regular, first)
 
 
-def judge(
-    arrivals: Arrivals, completeness: Completeness, baseline: Baseline, arrived: Flags, sharing: Flags
-) -> Recent:
+def judge(arrivals: Arrivals, completeness: Completeness, baseline: Baseline, arrived: Flags, sharing: Flags) -> Recent:
     """The last RECENT days. `arrived` is [series, day] for the last WINDOW days at most; `sharing` series tell what all share."""
     costs = arrivals.known
     kinds = kinds_of(costs, baseline)
@@ -104,7 +105,9 @@ def judge(
         state = completeness[age] if age < AGES else complete(len(costs))
         known = arrived[:, -1 - age]
         telling = kinds.regular & ~part & known & sharing
-        rows.append(_day(costs[:, place], state, age, level + baseline.profile[:, place % WEEK], baseline.spread, part, telling))
+        rows.append(
+            _day(costs[:, place], state, age, level + baseline.profile[:, place % WEEK], baseline.spread, part, telling)
+        )
     cost, expected, off, spread = (np.stack(arrays) for arrays in zip(*rows, strict=True))
     found = Recent(
         cost, expected, off, off + level - slow, spread, arrived[:, ::-1].T[: len(rows)],
@@ -172,7 +175,9 @@ def _without_calendar(arrivals: Arrivals, baseline: Baseline, arrived: Flags, re
 
 def _effect(flat: Floats, arrived: Flags, place: int) -> Floats | None:
     """How far a day stood out from the week before and after it, as a log."""
-    around = [other for other in range(place - 7, place + 8) if abs(other - place) > 2 and 0 <= other < flat.shape[1] - 3]
+    around = [
+        other for other in range(place - 7, place + 8) if abs(other - place) > 2 and 0 <= other < flat.shape[1] - 3
+    ]
     if len(around) < 5:
         return None
     stood_out = flat[:, place] - np.median(flat[:, around], axis=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -73,7 +73,7 @@ NEW_LEVELS: Final = (Level((0, 1), 2, 0.5), Level((0, 2), 2, 0.25), *LEVELS[2:])
 
 def explain(arrivals: Arrivals, watched: Watched, suspect: Suspect) -> tuple[Scope, list[int]]:
     """The scope to blame and the series in it that move."""
-    judged, moving = _moving(arrivals, watched, suspect)
+    judged, moving = _moving(watched, suspect)
     key = arrivals.keys[suspect.series]
     best: tuple[Scope, list[int]] = (Scope.of(key), [suspect.series])
     for level in NEW_LEVELS if suspect.kind == "new_cost" else LEVELS:
@@ -90,7 +90,7 @@ def _alike(arrivals: Arrivals, series: int, parts: tuple[int, ...]) -> Flags:
     return found
 
 
-def _moving(arrivals: Arrivals, watched: Watched, suspect: Suspect) -> tuple[Flags, Flags]:
+def _moving(watched: Watched, suspect: Suspect) -> tuple[Flags, Flags]:
     """(series that could move with the suspect, those that do)."""
     rule = {"new_cost": _began, "drop": _fell}.get(suspect.kind, _rose)
     judged, moving = rule(watched, suspect)
@@ -155,7 +155,8 @@ def _sums_over(
     good = recent.regular & ~watched.silent & recent.known[ages].all(0)
 
     def added(values: Floats | Flags, where: Flags = good) -> Floats:
-        return np.bincount(labels[where], weights=values[where], minlength=number)
+        found: Any = np.bincount(labels[where], weights=values[where].astype(np.float64), minlength=number)
+        return np.asarray(found, np.float64)
 
     expected, excess = added(recent.expected[ages].sum(0)), added(recent.excess[ages].sum(0))
     correlated = 1 + AUTOCORRELATION * (days > 1)

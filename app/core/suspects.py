@@ -96,6 +96,8 @@ class Watched:
     thresholds: Thresholds
     silent: Flags
     ongoing: Flags
+    told: Places
+    """Up to which day (place) each series' cost has been told in an incident; -1 for none."""
 
 
 def suspects(watched: Watched) -> list[Suspect]:
@@ -267,7 +269,9 @@ def _new_costs(watched: Watched) -> Iterator[Suspect | None]:
     recent = watched.recent
     today = watched.costs.shape[1] - 1
     for series in np.flatnonzero(recent.young & ~watched.ongoing).tolist():
-        oldest = min(today - int(recent.first[series]), len(recent.cost) - 1)
+        oldest = min(today - max(int(recent.first[series]), int(watched.told[series]) + 1), len(recent.cost) - 1)
+        if oldest < 0:
+            continue
         there = recent.known[: oldest + 1, series] & (recent.cost[: oldest + 1, series] > 0)
         newest = int(there.argmax()) if there.any() else oldest
         yield worthwhile(watched, series, "new_cost", newest, oldest, recent.cost[:, series], 9.0)
