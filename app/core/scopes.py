@@ -75,14 +75,16 @@ def explain(arrivals: Arrivals, watched: Watched, suspect: Suspect) -> tuple[Sco
     """The scope to blame and the series in it that move."""
     judged, moving = _moving(watched, suspect)
     key = arrivals.keys[suspect.series]
-    best: tuple[Scope, list[int]] = (Scope.of(key), [suspect.series])
+    best, found, judged_there = Scope.of(key), [suspect.series], 1
     for level in NEW_LEVELS if suspect.kind == "new_cost" else LEVELS:
         inside = _alike(arrivals, suspect.series, level.parts)
         number, of = int((moving & inside).sum()), int((judged & inside).sum())
-        if number >= level.least and number >= level.share * of and number > len(best[1]):
-            fixed = {PARTS[part]: getattr(key, PARTS[part]) for part in level.parts}
-            best = (Scope(**fixed), np.flatnonzero(moving & inside).tolist())
-    return best
+        if number < level.least or number < level.share * of:
+            continue
+        if number > len(found) or (number == len(found) and of == judged_there):
+            best = Scope(**{PARTS[part]: getattr(key, PARTS[part]) for part in level.parts})
+            found, judged_there = np.flatnonzero(moving & inside).tolist(), of
+    return best, found
 
 
 def _alike(arrivals: Arrivals, series: int, parts: tuple[int, ...]) -> Flags:
