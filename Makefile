@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test setup setup-dev lint format types bench soak lock clean
+.PHONY: run test setup setup-dev lint format types bench bench-anomaly soak lock clean
 
 run: setup
 	@$(BIN)/spendscope up
@@ -36,6 +36,9 @@ types: setup-dev
 
 bench: setup-dev
 	$(BIN)/python -m bench $(ARGS)
+
+bench-anomaly: setup-dev
+	$(BIN)/python -m bench.anomaly
 
 soak: setup-dev
 	$(BIN)/python -m pytest tests/workers/test_soak.py --soak 50 -q

@@ -18,6 +18,10 @@ from app.core.suspects import Suspect
 ADOPTED_AFTER: Final = 21
 ADOPTED_SHARE: Final = 0.6
 """At least this share of the days so far must have been part of it."""
+STILL_ON: Final = 2
+"""Only an incident that was on so few days ago is adopted: one that just ended is no new level."""
+SAME_LEVEL: Final = 0.05
+"""An adopted level this close to the former one (as a log) is the former one."""
 QUIET_DAYS: Final = 9
 """So many days without excess end it: longer than a week, for what happens on weekends."""
 FORGOTTEN_AFTER: Final = 75
@@ -113,15 +117,19 @@ class Incidents:
 
     def _settle(self, baseline: Baseline, series: int, today: int) -> None:
         start, last = int(self.start[series]), int(self.last[series])
-        if today - last > QUIET_DAYS:
+        if today - last > QUIET_DAYS or self._same_again(baseline, series):
             self._back(series, start, last)
         elif not self.adopted[series] and self._lasts(series, start, last, today):
             self._adopt(baseline, series, start)
         if self.adopted[series] and today - start > FORGOTTEN_AFTER:
             self.open[series] = self.adopted[series] = False
 
+    def _same_again(self, baseline: Baseline, series: int) -> bool:
+        moved = abs(float(baseline.level[series] - self.former[series]))
+        return bool(self.adopted[series]) and moved < SAME_LEVEL
+
     def _lasts(self, series: int, start: int, last: int, today: int) -> bool:
-        old = today - start >= ADOPTED_AFTER and last >= today - REVIEWED_AGES
+        old = today - start >= ADOPTED_AFTER and last >= today - STILL_ON
         return old and bool(self.flagged[series, start : today - 1].mean() > ADOPTED_SHARE)
 
     def _back(self, series: int, start: int, last: int) -> None:
