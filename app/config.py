@@ -47,6 +47,12 @@ class Settings(BaseModel):
         ge=0,
         description="Least move of a complete day, in the deployment's currency, that raises a notice.",
     )
+    anomaly_min_daily: Decimal | None = Field(
+        None, ge=0, description="Excess on one day that is worth an alert; unset: 0.2 % of a usual day, at least 5."
+    )
+    anomaly_min_total: Decimal | None = Field(
+        None, ge=0, description="Excess that an anomaly must be worth in all; unset: 1 % of a usual day, at least 25."
+    )
     watch_seconds: int = Field(300, ge=5, description="How often the scheduler lists the source.")
     collect_roles: str = Field(
         "",

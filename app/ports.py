@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, Literal, Protocol, TypeVar
 
+from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
@@ -157,6 +158,12 @@ class CostStore(Protocol):
     def rollup(self) -> Rollup:
         """The newest verified read model; cheap to ask in every request."""
 
+    def show_anomalies(self, records: Sequence[AnomalyRecord]) -> None:
+        """Let dashboards that read the store itself see these, each in place of what it was; nothing where none does.
+
+        Idempotent.
+        """
+
 
 # --- what is known about the data, and what is being done ---------------------------------------------------------
 
@@ -250,6 +257,27 @@ class References(Protocol):
     def reference(self, source: str, month: date) -> KeptReference | None: ...
 
 
+class Anomalies(Protocol):
+    """Anomalies (core.anomalyrecords), and the plans that silence them. A change is one compare-and-set of one record."""
+
+    def put_anomaly(self, record: AnomalyRecord) -> bool:
+        """Store it if the stored revision is `record.revision - 1`; False when somebody else was faster."""
+
+    def anomaly(self, id: str) -> AnomalyRecord | None: ...
+
+    def anomalies(self, start: date, end: date) -> list[AnomalyRecord]:
+        """Those that lie, at least in part, in [start, end): newest `date` first, then by id."""
+
+    def put_planned_spend(self, plan: PlannedSpend) -> None:
+        """Keep it, in place of the one with this id."""
+
+    def planned_spend(self) -> list[PlannedSpend]:
+        """All plans, by first day and id."""
+
+    def forget_planned_spend(self, id: str) -> bool:
+        """False when there is none with this id."""
+
+
 class Jobs(Protocol):
     """Job records (core.jobs). Every transition is one compare-and-set on the claim's token."""
 
@@ -308,7 +336,7 @@ class Schedule(Protocol):
         """The newest slot taken under this name, None when there is none (those older than kept jobs are forgotten)."""
 
 
-class Metadata(Ledger, History, References, Jobs, Schedule, Protocol):
+class Metadata(Ledger, History, References, Anomalies, Jobs, Schedule, Protocol):
     """The metadata store: one technology behind all of it."""
 
     def prepare(self) -> None:

@@ -25,6 +25,7 @@ from app.core.jobs import Job, JobStatus
 from app.errors import BadCredentials, InvalidInput, NotFound, Refused, SpendscopeError, Unavailable
 from app.ingest import Outcome, Progress, ingest_object
 from workers.collecting import backfill, collect
+from workers.detecting import look_for_anomalies
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,12 @@ def _ingest(backends: Backends, job: Job, progress: Progress) -> Outcome:
     return ingest_object(backends, job.params, progress, job_id=job.id)
 
 
-HANDLERS: Final[Mapping[str, Handler]] = {"ingest": _ingest, "collect": collect, "backfill": backfill}
+HANDLERS: Final[Mapping[str, Handler]] = {
+    "ingest": _ingest,
+    "collect": collect,
+    "backfill": backfill,
+    "detect": look_for_anomalies,
+}
 
 
 @dataclass

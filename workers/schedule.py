@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
+from app.anomalies import detect_when_drained
 from app.backends import Backends, open_backends
 from app.config import Settings
 from app.core.jobs import Job
@@ -28,6 +29,9 @@ REAP_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 5.0
 MOST_PUSHED: Final = 1000
 """Jobs handed to the queue in one go: after a queue was emptied the next ones follow while these are being done."""
+
+DRAINED_SECONDS: Final = 15
+"""How often it is looked whether all that arrived is ingested, so that anomalies can be looked for."""
 
 IDLE_SECONDS: Final = 0.5
 """Pause after nothing was heard, for a queue that does not wait as it was asked to."""
@@ -167,6 +171,7 @@ class Watching:
         self._backends = backends
         self._slots: dict[str, datetime] = {}
         self._repaired = self._begun = False
+        self._judged: tuple[int, date] | None = None
         self._look_from: datetime | None = None
         self._schedule, self._source = Outage("schedule"), Outage("source")
         self._references = Outage("references")
@@ -192,6 +197,8 @@ class Watching:
         due: list[Callable[[], object]] = [self._look] if (regular or first) and not self._is_refused() else []
         if self._is_due("housekeeping", 24 * 60 * 60):
             due.append(self._keep_house)
+        if self._is_due("drained", DRAINED_SECONDS):
+            due.append(self._detect)
         return due
 
     def _is_due(self, name: str, seconds: int) -> bool:
@@ -226,6 +233,10 @@ class Watching:
         _guarded(self._references, lambda: take_references(self._backends))
         if found.jobs:
             log.info("%d new files, %d known", len(found.jobs), found.known)
+
+    def _detect(self) -> None:
+        """Anomalies: after what arrived was ingested, and once a day, as time alone settles days."""
+        self._judged = detect_when_drained(self._backends, self._judged)
 
     def _keep_house(self) -> None:
         oldest = self._backends.clock() - timedelta(days=self._backends.settings.keep_jobs_days)

@@ -36,12 +36,13 @@ from influxdb_client.domain.write_precision import WritePrecision
 from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
-from app.adapters.flux import KEYS, POINTS, points_of
+from app.adapters.flux import ANOMALY_POINTS, KEYS, POINTS, anomaly_of, points_of
 from app.core.amounts import EXACT, from_decimals, text
+from app.core.anomalyrecords import AnomalyRecord
 from app.core.charges import DIMENSIONS, MAY_BE_ABSENT, METRICS, NOTHING, Totals
 from app.core.columns import account_totals, columns_of, refuse_others, tidied
 from app.core.ledger import DayRecord
-from app.core.lineprotocol import blocks_of, zero_blocks
+from app.core.lineprotocol import ANOMALY_TAGS, BLOCK_LINES, anomaly_line, anomaly_tags, blocks_of, zero_blocks
 from app.core.periods import DAY, EARLIEST, LATEST, month_of, next_month
 from app.core.rollup import DayColumns, Month, Rollup, month_with, month_without
 from app.errors import BadCredentials, CannotStart, Conflict, Refused, Unavailable
@@ -66,6 +67,8 @@ READ_DAYS: Final = 5
 Result = TypeVar("Result")
 Key = tuple[str, ...]
 """The values of one point in the order of DIMENSIONS."""
+Mark = tuple[date, frozenset[tuple[str, str]]]
+"""Where an anomaly's point lies: its day and its tags."""
 Points = dict[Key, dict[str, str]]
 """The points of a day: their fields, as InfluxDB writes them."""
 
@@ -177,6 +180,16 @@ class InfluxCostStore:
             self._model.refresh_behind()
         return loaded
 
+    def show_anomalies(self, records: Sequence[AnomalyRecord]) -> None:
+        """Their points (measurement `anomaly`); those of anomalies that moved or are shown no more are deleted."""
+        oldest = self._oldest_shown()
+        lines = {_marked(record): anomaly_line(record) for record in records if record.date >= oldest}
+        there = self._server.anomalies()
+        for first in range(0, len(lines), BLOCK_LINES):
+            self._server.write("".join(list(lines.values())[first : first + BLOCK_LINES]).encode())
+        for at, tags in there - lines.keys():
+            self._server.delete_anomaly(at, dict(tags))
+
     def _first(self) -> Rollup:
         """Load before anything can be shown; a failure is told to everyone who asks in the next moments."""
         if self._failure is not None and self._monotonic() < self._next_look:
@@ -218,6 +231,10 @@ class InfluxCostStore:
         vanished = [(key, MAY_BE_ABSENT in fields) for key, fields in stored.items() if key not in new]
         for block in zero_blocks(day, (point for point in vanished if point[0][_ACCOUNT] not in losing)):
             self._server.write(block)
+
+
+def _marked(record: AnomalyRecord) -> Mark:
+    return record.date, frozenset(anomaly_tags(record).items())
 
 
 _ACCOUNT: Final = DIMENSIONS.index("account")
@@ -346,6 +363,24 @@ class _Server:
         predicate = points_of(account)
         self._asked("delete", lambda: self._client.delete_api().delete(start, stop, predicate, self.bucket, self.org))
 
+    def anomalies(self) -> set[Mark]:
+        """Where anomalies are shown."""
+        values = {"_bucket": self.bucket, "_start": _EVER[0], "_stop": _EVER[1]}
+        return self._asked("query", lambda: self._marks(values), attempts=2)
+
+    def _marks(self, values: Mapping[str, Any]) -> set[Mark]:
+        records = self._client.query_api().query_stream(ANOMALY_POINTS, params=dict(values))
+        return {
+            (record.get_time().date(), frozenset((name, record.values.get(name) or "") for name in ANOMALY_TAGS))
+            for record in records
+        }
+
+    def delete_anomaly(self, day: date, tags: Mapping[str, str]) -> None:
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        predicate = anomaly_of({name: value for name, value in tags.items() if value})
+        stop = start + timedelta(hours=23)
+        self._asked("delete", lambda: self._client.delete_api().delete(start, stop, predicate, self.bucket, self.org))
+
     def columns(self, days: Sequence[date]) -> dict[date, DayColumns]:
         """Points of consecutive or scattered days as they are stored, without all-zero ones."""
         found: dict[date, DayColumns] = {}
@@ -416,6 +451,9 @@ class _Server:
             f"InfluxDB at {self.url} cannot {what} ({error.status}): {said}.",
             retry_after=15 if pause is None else int(pause) + 1,
         )
+
+
+_EVER: Final = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 def _worth_repeating(status: int | None) -> bool:

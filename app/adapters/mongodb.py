@@ -36,7 +36,10 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
+from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
 from app.core.documents import (
+    anomaly_document,
+    anomaly_from,
     claim_end_document,
     cursor_after,
     day_record_document,
@@ -50,6 +53,8 @@ from app.core.documents import (
     notice_document,
     notice_from,
     place_of,
+    planned_spend_document,
+    planned_spend_from,
     reference_document,
     reference_from,
     reference_rows,
@@ -125,7 +130,11 @@ def _histories(database: Database[Document]) -> None:
     database["notices"].create_indexes([_newest("at"), _newest("at", "kind"), _newest("at", "day")])
 
 
-STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (_indexes, _histories)
+def _anomalies(database: Database[Document]) -> None:
+    database["anomalies"].create_indexes([IndexModel([("date", DESCENDING), ("_id", ASCENDING)])])
+
+
+STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (_indexes, _histories, _anomalies)
 """Each makes the next schema version from the one before and may be repeated. Version n = n steps taken."""
 
 
@@ -365,6 +374,43 @@ class MongoMetadata:
                     return KeptReference(source, month, head["version"], head["problem"], found)
                 # Another edition has taken its place between the two reads.
         raise Unavailable("metadata", f"Cost Explorer's totals of {month:%Y-%m} are being replaced. Try again.")
+
+    # --- anomalies
+
+    def put_anomaly(self, record: AnomalyRecord) -> bool:
+        document = _keyed(anomaly_document(record), "id")
+        anomalies = self._collection("anomalies")
+        with self._failures():
+            if record.revision == 1:
+                return _inserted(anomalies, document)
+            before = {"_id": document["_id"], "revision": record.revision - 1}
+            return anomalies.replace_one(before, document).matched_count == 1
+
+    def anomaly(self, id: str) -> AnomalyRecord | None:
+        with self._failures():
+            found = self._collection("anomalies").find_one({"_id": id})
+        return _anomaly_from(found) if found else None
+
+    def anomalies(self, start: date, end: date) -> list[AnomalyRecord]:
+        wanted = {"date": {"$gte": str(start)}, "start": {"$lt": str(end)}}
+        order = [("date", DESCENDING), ("_id", ASCENDING)]
+        with self._failures():
+            found = self._collection("anomalies").find(wanted).sort(order).to_list()
+        return [_anomaly_from(part) for part in found]
+
+    def put_planned_spend(self, plan: PlannedSpend) -> None:
+        document = _keyed(planned_spend_document(plan), "id")
+        with self._failures():
+            self._collection("planned_spend").replace_one({"_id": document["_id"]}, document, upsert=True)
+
+    def planned_spend(self) -> list[PlannedSpend]:
+        with self._failures():
+            found = self._collection("planned_spend").find().sort([("start", ASCENDING), ("_id", ASCENDING)]).to_list()
+        return [planned_spend_from({**part, "id": part["_id"]}) for part in found]
+
+    def forget_planned_spend(self, id: str) -> bool:
+        with self._failures():
+            return self._collection("planned_spend").delete_one({"_id": id}).deleted_count == 1
 
     # --- jobs
 
@@ -670,6 +716,10 @@ def _revision_document(revision: Revision) -> Document:
 
 def _reference_id(source: str, month: date) -> str:
     return f"{month} {hashlib.sha256(source.encode()).hexdigest()[:32]}"
+
+
+def _anomaly_from(document: Document) -> AnomalyRecord:
+    return anomaly_from({**document, "id": document["_id"]})
 
 
 def _notice_from(document: Document) -> Notice:

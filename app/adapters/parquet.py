@@ -27,6 +27,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from app.core.anomalyrecords import AnomalyRecord
 from app.core.charges import DIMENSIONS, Totals
 from app.core.columns import (
     account_totals,
@@ -157,6 +158,9 @@ class ParquetCostStore:
 
     def publish(self, day: date) -> None:
         """Nothing to do: `replace` has shown it already."""
+
+    def show_anomalies(self, records: Sequence[AnomalyRecord]) -> None:
+        """Nothing to do: nobody reads these files but Spendscope."""
 
     def rollup(self) -> Rollup:
         version = self._version()

@@ -17,8 +17,11 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
+from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
 from app.core.documents import (
     JOB_FIELDS,
+    anomaly_document,
+    anomaly_from,
     claim_end_document,
     cursor_after,
     day_record_document,
@@ -32,6 +35,8 @@ from app.core.documents import (
     notice_document,
     notice_from,
     place_of,
+    planned_spend_document,
+    planned_spend_from,
     reference_document,
     reference_from,
     reference_rows,
@@ -106,6 +111,12 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE reference_account (
             source TEXT NOT NULL, month TEXT NOT NULL, account TEXT NOT NULL, rows TEXT NOT NULL,
             PRIMARY KEY (source, month, account))""",
+    ),
+    (
+        """CREATE TABLE anomaly (
+            id TEXT PRIMARY KEY, start TEXT NOT NULL, date TEXT NOT NULL, revision INTEGER NOT NULL, document TEXT NOT NULL)""",
+        "CREATE INDEX anomaly_newest ON anomaly (date, id)",
+        "CREATE TABLE planned_spend (id TEXT PRIMARY KEY, start TEXT NOT NULL, document TEXT NOT NULL)",
     ),
 )
 """Each makes the next schema version from the one before; a released step is never changed. Version n = n steps taken."""
@@ -325,6 +336,43 @@ class SqliteMetadata:
         accounts = {row["account"]: row["rows"] for row in rows if row["account"] is not None}
         found = reference_from(orjson.loads(head["document"]), accounts) if head["document"] else None
         return KeptReference(source, month, head["version"], head["problem"], found)
+
+    # --- anomalies
+
+    def put_anomaly(self, record: AnomalyRecord) -> bool:
+        document = anomaly_document(record)
+        values = {name: document[name] for name in ("id", "start", "date", "revision")} | {"document": _json(document)}
+        if record.revision == 1:
+            change = "INSERT INTO anomaly VALUES (:id, :start, :date, :revision, :document) ON CONFLICT DO NOTHING"
+        else:
+            change = """UPDATE anomaly SET start = :start, date = :date, revision = :revision, document = :document
+                        WHERE id = :id AND revision = :revision - 1"""
+        return self._changed(change, values)
+
+    def anomaly(self, id: str) -> AnomalyRecord | None:
+        rows = self._rows("SELECT document FROM anomaly WHERE id = ?", (id,))
+        return anomaly_from(orjson.loads(rows[0]["document"])) if rows else None
+
+    def anomalies(self, start: date, end: date) -> list[AnomalyRecord]:
+        rows = self._rows(
+            "SELECT document FROM anomaly WHERE date >= ? AND start < ? ORDER BY date DESC, id", (str(start), str(end))
+        )
+        return [anomaly_from(orjson.loads(row["document"])) for row in rows]
+
+    def put_planned_spend(self, plan: PlannedSpend) -> None:
+        document = planned_spend_document(plan)
+        self._changed(
+            """INSERT INTO planned_spend VALUES (:id, :start, :document)
+               ON CONFLICT DO UPDATE SET start = :start, document = :document""",
+            {"id": document["id"], "start": document["start"], "document": _json(document)},
+        )
+
+    def planned_spend(self) -> list[PlannedSpend]:
+        rows = self._rows("SELECT document FROM planned_spend ORDER BY start, id")
+        return [planned_spend_from(orjson.loads(row["document"])) for row in rows]
+
+    def forget_planned_spend(self, id: str) -> bool:
+        return self._changed("DELETE FROM planned_spend WHERE id = :id", {"id": id})
 
     # --- jobs
 

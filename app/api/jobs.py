@@ -10,13 +10,15 @@ from flask import Response, request
 from pydantic import BaseModel, ValidationError
 
 from app import jobs as work
+from app.anomalies import detect_params, submit_detect
 from app.api.ledger import ID
-from app.api.models import BackfillParams, CollectParams, IngestParams, JobAnswer, JobList, JobRequest
+from app.api.models import BackfillParams, CollectParams, DetectParams, IngestParams, JobAnswer, JobList, JobRequest
 from app.api.paging import digest
 from app.api.routes import CURSOR, TEXT, Arguments, Parameter, Route, answered, body_of, limit_of, one_of, wrong_member
 from app.backends import Backends, current
 from app.collection import backfill_params, collect_params, submit_collection
 from app.core.jobs import JOB_STATUSES, KINDS, Job
+from app.core.periods import day_from
 from app.core.query import choice
 from app.errors import InvalidInput, NotFound, Refused
 from app.ingest import day_of
@@ -65,6 +67,14 @@ def _backfill_params(backends: Backends, given: Mapping[str, Any]) -> dict[str, 
         return backfill_params(backends, asked.months)
 
 
+def _detect_params(backends: Backends, given: Mapping[str, Any]) -> dict[str, Any]:
+    asked = _params(DetectParams, given)
+    with _named_as_member():
+        as_of = day_from(asked.as_of, "as_of") if asked.as_of is not None else None
+        limits = {"min_daily": asked.min_daily, "min_total": asked.min_total}
+        return detect_params(backends, as_of, backtest=asked.backtest, **limits)
+
+
 @contextmanager
 def _named_as_member() -> Iterator[None]:
     """A wrong value is one of `params`."""
@@ -78,6 +88,7 @@ PARAMS: Final[Mapping[str, Callable[[Backends, Mapping[str, Any]], dict[str, Any
     "ingest": _ingest_params,
     "collect": _collect_params,
     "backfill": _backfill_params,
+    "detect": _detect_params,
 }
 """Checks what a kind of job is given and makes it complete."""
 
@@ -89,6 +100,8 @@ def _submit(backends: Backends, kind: str, params: dict[str, Any], request_key: 
     if request_key is None and kind == "ingest":
         key = digest("\0".join((kind, *map(str, params.values()))))
         return work.submit(backends, kind, params, key=key, priority=priority)
+    if request_key is None and kind == "detect":
+        return submit_detect(backends, params)
     if request_key is None:
         return submit_collection(backends, kind, params)
     name = _id_of(request_key)
@@ -141,7 +154,7 @@ ROUTES: Final = (
         "Submit work",
         JobAnswer,
         about="`ingest` takes one file from the source; new files are found without it. `collect` and `backfill` ask Cost "
-        "Explorer, which costs 0.01 USD a request; the job's result says how many there were.",
+        "Explorer, which costs 0.01 USD a request; the job's result says how many there were. `detect` is run by itself after files were ingested.",
         parameters=(
             Parameter(
                 "Idempotency-Key",

@@ -8,17 +8,22 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from app.core.amounts import text
+from app.core.anomaly import Severity
+from app.core.anomaly import State as FoundState
+from app.core.anomalyrecords import AnomalyRecord, AnomalyState, Moment, PlannedSpend, Said
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import AccountDay, DayStatus, Ingestion, IngestionStatus
 from app.core.reconciliation import Category
 from app.core.restatements import Move, Notice, NoticeKind
+from app.core.scopes import Scope
+from app.core.suspects import Kind
 
 Amount = Annotated[Decimal, WithJsonSchema({"type": "number"})]
 ExactText = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$", examples=["4321.0934"])]
@@ -444,12 +449,13 @@ class JobRequest(BaseModel):
 
     kind: Literal["ingest", "collect", "backfill", "detect", "scan"] = Field(
         description="`ingest` takes one cost file from the source, `collect` asks Cost Explorer for days, `backfill` for "
-        "months of history. The other kinds are not available yet."
+        "months of history, `detect` looks for anomalies in what is stored. `scan` is not available yet."
     )
     params: dict[str, Any] = Field(
         default_factory=dict,
         description="For `ingest`: `key`, the name of the file below the source's root, and `again` to take known bytes too. "
-        "For `collect`: `start`, `end`, `accounts`, each optional. For `backfill`: `months`.",
+        "For `collect`: `start`, `end`, `accounts`, each optional. For `backfill`: `months`. "
+        "For `detect`: `as_of`, or `backtest` with `min_daily` and `min_total` to count the alerts of the last 12 months.",
     )
 
 
@@ -474,6 +480,165 @@ class BackfillParams(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     months: int = Field(description="Full months before the current one, 1 to 13.")
+
+
+class DetectParams(BaseModel):
+    """With `backtest` nothing is kept: the job's result says how many alerts these limits would have raised."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    as_of: str | None = Field(None, max_length=40, description="Judge as of this day, YYYY-MM-DD.")
+    backtest: bool = Field(False, description="Count the alerts of the last 12 months instead.")
+    min_daily: float | None = Field(None, ge=0, le=1e12, description="Excess on one day that is worth an alert.")
+    min_total: float | None = Field(None, ge=0, le=1e12, description="Excess that an anomaly must be worth in all.")
+
+
+# --- anomalies ----------------------------------------------------------------------------------------------------
+
+
+class ScopeAnswer(Answer):
+    """Where: null means all."""
+
+    account: str | None
+    service: str | None
+    region: str | None
+
+    @classmethod
+    def of(cls, scope: Scope) -> ScopeAnswer:
+        return cls(account=scope.account, service=scope.service, region=scope.region)
+
+
+class Contribution(Answer):
+    scope: ScopeAnswer
+    impact: ExactText
+
+
+class KnownThen(Answer):
+    """What was known on `day`, about the usage day `date`."""
+
+    day: dt.date
+    date: dt.date
+    expected: ExactText
+    actual: ExactText
+    impact: ExactText
+    found: FoundState
+
+
+class VerdictAnswer(Answer):
+    """What somebody said; `by` is "feedback" or "planned spend" where that silenced it."""
+
+    state: Said
+    at: dt.datetime
+    by: str
+    reason: str | None
+
+
+class AnomalyAnswer(Answer):
+    """Dollars of amortized cost. `date` is the day it is about, with its figures; `impact` the dollars beyond what was
+    expected from `start` to `date`."""
+
+    id: str
+    scope: ScopeAnswer
+    kind: Kind
+    severity: Severity
+    state: AnomalyState
+    found: FoundState = Field(description="What the detector says, whatever people said.")
+    withdrawn: bool = Field(description="Later figures took it away.")
+    start: dt.date
+    date: dt.date
+    detected_on: dt.date
+    expected: ExactText
+    low: ExactText = Field(description="The expected band's lower end.")
+    high: ExactText = Field(description="The expected band's upper end.")
+    actual: ExactText
+    impact: ExactText
+    contributions: list[Contribution] = Field(description="Ranked.")
+    root_causes: list[ScopeAnswer] = Field(description="Ranked.")
+    reason: str | None
+    verdicts: list[VerdictAnswer] = Field(description="In the order they came.")
+    known: list[KnownThen] = Field(description="What was known when, oldest first.")
+    updated: dt.datetime
+
+    _SAME: ClassVar = (
+        "id", "kind", "severity", "state", "found", "withdrawn", "start", "date", "detected_on", "reason", "updated",
+    )  # fmt: skip
+
+    @classmethod
+    def of(cls, record: AnomalyRecord) -> AnomalyAnswer:
+        amounts: Any = {name: text(getattr(record, name)) for name in ("expected", "low", "high", "actual", "impact")}
+        same: Any = {name: getattr(record, name) for name in cls._SAME}
+        return cls(
+            **same,
+            **amounts,
+            scope=ScopeAnswer.of(record.scope),
+            contributions=[
+                Contribution(scope=ScopeAnswer.of(part.scope), impact=text(part.impact))
+                for part in record.contributions
+            ],
+            root_causes=[ScopeAnswer.of(scope) for scope in record.root_causes],
+            verdicts=[
+                VerdictAnswer(state=said.state, at=said.at, by=said.by, reason=said.reason) for said in record.verdicts
+            ],
+            known=[_known_then(moment) for moment in record.moments],
+        )
+
+
+def _known_then(moment: Moment) -> KnownThen:
+    amounts = {name: text(getattr(moment, name)) for name in ("expected", "actual", "impact")}
+    return KnownThen(day=moment.day, date=moment.date, found=moment.found, **amounts)
+
+
+class AnomalyList(Answer):
+    """Open ones first, then by the newest day, then by dollars."""
+
+    items: list[AnomalyAnswer]
+    next_cursor: str | None
+
+
+class AnomalyChange(BaseModel):
+    """What a person says of an anomaly; `open` takes it back."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    state: Said
+    reason: str | None = Field(None, max_length=500, description="Required to dismiss it.")
+
+
+class PlannedSpendRequest(BaseModel):
+    """What is found in this scope and begins on these days is expected."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    start: str = Field(max_length=40, description="First day, YYYY-MM-DD.")
+    end: str = Field(max_length=40, description="The day after the last.")
+    reason: str = Field(max_length=500)
+    account: str | None = Field(None, max_length=1024)
+    service: str | None = Field(None, max_length=1024)
+    region: str | None = Field(None, max_length=1024)
+
+
+class PlannedSpendAnswer(Answer):
+    id: str
+    scope: ScopeAnswer
+    start: dt.date
+    end: dt.date
+    reason: str
+    by: str
+    at: dt.datetime
+
+    @classmethod
+    def of(cls, plan: PlannedSpend) -> PlannedSpendAnswer:
+        same = {name: getattr(plan, name) for name in ("id", "start", "end", "reason", "by", "at")}
+        return cls(scope=ScopeAnswer.of(plan.scope), **same)
+
+
+class PlannedSpendList(Answer):
+    """By first day."""
+
+    items: list[PlannedSpendAnswer]
+
+
+# --- jobs, as they are --------------------------------------------------------------------------------------------
 
 
 class JobAnswer(Answer):

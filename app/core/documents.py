@@ -17,12 +17,14 @@ from decimal import Decimal
 from typing import Any, Final
 
 from app.core.amounts import text
+from app.core.anomalyrecords import AnomalyRecord, Moment, Part, PlannedSpend, Verdict
 from app.core.charges import Totals
 from app.core.jobs import FINAL, Job, JobStatus
 from app.core.ledger import AccountDay, DayRecord, Ingestion
 from app.core.reconciliation import Reference
 from app.core.restatements import Move, Notice, Revision
 from app.core.retention import MonthTotals
+from app.core.scopes import Scope
 from app.errors import InvalidInput, Reason
 
 Document = dict[str, Any]
@@ -313,6 +315,87 @@ def reference_from(document: Mapping[str, Any], accounts: Mapping[str, str]) -> 
         metrics=tuple(document["metrics"]),
         accounts=found,
     )
+
+
+# --- anomalies ----------------------------------------------------------------------------------------------------
+
+
+def anomaly_document(record: AnomalyRecord) -> Document:
+    document: Document = {
+        name: getattr(record, name) for name in ("id", "kind", "severity", "found", "withdrawn", "revision")
+    }
+    document |= {name: str(getattr(record, name)) for name in ("start", "date", "detected_on")}
+    document |= {name: text(getattr(record, name)) for name in _ANOMALY_AMOUNTS}
+    return document | {
+        "scope": _scope_document(record.scope),
+        "created": time_text(record.created),
+        "updated": time_text(record.updated),
+        "contributions": [{"scope": _scope_document(p.scope), "impact": text(p.impact)} for p in record.contributions],
+        "root_causes": [_scope_document(scope) for scope in record.root_causes],
+        "verdicts": [
+            {"state": said.state, "at": time_text(said.at), "by": storable(said.by), "reason": storable(said.reason)}
+            for said in record.verdicts
+        ],
+        "moments": [_moment_document(moment) for moment in record.moments],
+    }
+
+
+_ANOMALY_AMOUNTS: Final = ("expected", "low", "high", "actual", "impact")
+
+
+def anomaly_from(document: Mapping[str, Any]) -> AnomalyRecord:
+    given: Document = {name: document[name] for name in ("id", "kind", "severity", "found", "withdrawn", "revision")}
+    given |= {name: date.fromisoformat(document[name]) for name in ("start", "date", "detected_on")}
+    given |= {name: Decimal(document[name]) for name in _ANOMALY_AMOUNTS}
+    return AnomalyRecord(
+        scope=_scope_from(document["scope"]),
+        created=time_from(document["created"]),
+        updated=time_from(document["updated"]),
+        contributions=tuple(Part(_scope_from(p["scope"]), Decimal(p["impact"])) for p in document["contributions"]),
+        root_causes=tuple(_scope_from(scope) for scope in document["root_causes"]),
+        verdicts=tuple(
+            Verdict(said["state"], time_from(said["at"]), said["by"], said["reason"]) for said in document["verdicts"]
+        ),
+        moments=tuple(_moment_from(moment) for moment in document["moments"]),
+        **given,
+    )
+
+
+def _scope_document(scope: Scope) -> Document:
+    return dict(scope.parts())
+
+
+def _scope_from(document: Mapping[str, Any]) -> Scope:
+    return Scope(document["account"], document["service"], document["region"])
+
+
+def _moment_document(moment: Moment) -> Document:
+    amounts = {name: text(getattr(moment, name)) for name in ("expected", "actual", "impact")}
+    return {"day": str(moment.day), "date": str(moment.date), "found": moment.found, **amounts}
+
+
+def _moment_from(document: Mapping[str, Any]) -> Moment:
+    day, about = (date.fromisoformat(document[name]) for name in ("day", "date"))
+    expected, actual, impact = (Decimal(document[name]) for name in ("expected", "actual", "impact"))
+    return Moment(day, about, expected, actual, impact, document["found"])
+
+
+def planned_spend_document(plan: PlannedSpend) -> Document:
+    return {
+        "id": plan.id,
+        "scope": _scope_document(plan.scope),
+        "start": str(plan.start),
+        "end": str(plan.end),
+        "reason": storable(plan.reason),
+        "by": storable(plan.by),
+        "at": time_text(plan.at),
+    }
+
+
+def planned_spend_from(document: Mapping[str, Any]) -> PlannedSpend:
+    start, end = (date.fromisoformat(document[name]) for name in ("start", "end"))
+    scope, at = _scope_from(document["scope"]), time_from(document["at"])
+    return PlannedSpend(document["id"], scope, start, end, document["reason"], document["by"], at)
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from app.core.amounts import text
+from app.core.anomalyrecords import AnomalyRecord
 from app.core.charges import DIMENSIONS, MAY_BE_ABSENT, METRICS
 from app.core.columns import columns_of, narrowed
 from app.errors import Quarantined, Reason
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MEASUREMENT: Final = "cost"
+ANOMALIES: Final = "anomaly"
+"""The measurement of detected anomalies."""
+EVERYTHING: Final = "all"
+"""The value of a dimension over all of which an anomaly goes: no tag is ever left out."""
+ANOMALY_TAGS: Final = tuple(sorted((*DIMENSIONS, "kind", "severity")))
 BLOCK_LINES: Final = 5_000
 _TAGS: Final = tuple(sorted(DIMENSIONS))
 """In the order InfluxDB keeps them."""
@@ -56,6 +63,19 @@ def zero_blocks(day: date, points: Iterable[tuple[Sequence[str], bool]]) -> Iter
         lines.append(f"{MEASUREMENT}{tags} {fields} {seconds(day)}\n")
     for first in range(0, len(lines), BLOCK_LINES):
         yield "".join(lines[first : first + BLOCK_LINES]).encode()
+
+
+def anomaly_tags(record: AnomalyRecord) -> dict[str, str]:
+    scope = {part: value or EVERYTHING for part, value in record.scope.parts()}
+    return dict.fromkeys(DIMENSIONS, EVERYTHING) | scope | {"kind": record.kind, "severity": record.severity}
+
+
+def anomaly_line(record: AnomalyRecord) -> str:
+    """The point of an anomaly, at the day it is about. Raises Quarantined for text that line protocol cannot carry."""
+    given = anomaly_tags(record)
+    tags = "".join(f",{name}={escaped(name, given[name])}" for name in ANOMALY_TAGS)
+    fields = ",".join(f"{name}={text(getattr(record, name))}" for name in ("actual", "expected", "impact"))
+    return f"{ANOMALIES}{tags} {fields} {seconds(record.date)}\n"
 
 
 _ESCAPES: Final[Mapping[int, str]] = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ "})

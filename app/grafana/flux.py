@@ -11,10 +11,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from app.core.charges import COSTS, DEFAULT_METRIC, MAY_BE_ABSENT
-from app.core.lineprotocol import MEASUREMENT
+from app.core.lineprotocol import ANOMALIES, MEASUREMENT
 
-ANOMALIES: Final = "anomaly"
-"""The measurement of detected anomalies (DESIGN §4)."""
 FILTERED: Final = ("service", "region", "account")
 """Dimensions a dashboard filters by: the variables of the same names."""
 LOOKBACK: Final = "-35d"

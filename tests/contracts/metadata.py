@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.core.anomalyrecords import AnomalyRecord, Moment, Part, PlannedSpend, Verdict
 from app.core.charges import Totals
 from app.core.jobs import FINAL, JOB_STATUSES, Job
 from app.core.ledger import AccountDay, DayRecord, Ingestion
@@ -25,6 +26,7 @@ from app.core.periods import DAY as ONE_DAY
 from app.core.reconciliation import KeptReference, Reference
 from app.core.restatements import Move, Notice, Revision
 from app.core.retention import MonthTotals
+from app.core.scopes import Scope
 from app.errors import InvalidInput, Reason
 from app.ports import Metadata
 
@@ -74,6 +76,19 @@ def revision(number: int = 1, day: date = DAY, account: str = "111111111111", **
 def notice(id: str = "one", day: date = DAY, *, after: float = 0, **changes: Any) -> Notice:
     moves = {"111111111111": Move(Decimal("1.50"), Decimal("-0.00000000000000000001"))}
     return replace(Notice(id, "restated", NOW + seconds(after), day, "It moved.", moves), **changes)
+
+
+def anomaly(id: str = "one", start: date = DAY, days: int = 3, **changes: Any) -> AnomalyRecord:
+    """One that lasts some days, with a name in it that means something to a store."""
+    scope, last, amount = Scope("111111111111", "$set.a", None), start + (days - 1) * ONE_DAY, Decimal("12.50")
+    record = AnomalyRecord(
+        id, scope, "rise", "high", start, last, last, amount, Decimal("0"), amount, amount, Decimal("-0.01"),
+        contributions=tuple(Part(Scope(name, name, name), amount) for name in HOSTILE),
+        root_causes=(scope, Scope()), found="ongoing", created=NOW, updated=NOW,
+        verdicts=(Verdict("dismissed", NOW, "$where", "é: a reason"), Verdict("open", SOON, "ana")),
+        moments=(Moment(start, start, amount, amount, amount, "open"),),
+    )  # fmt: skip
+    return replace(record, **changes)
 
 
 MONTH = date(2026, 11, 1)
@@ -343,6 +358,41 @@ class MetadataContract:
             list(pool.map(store.add_revisions, mine))
         found = store.revisions(DAY, DAY + ONE_DAY)
         assert [one.revision for one in found] == list(range(1, 20))
+
+    def test_an_anomaly_comes_back_as_it_was_put(self, store: Metadata) -> None:
+        assert store.put_anomaly(anomaly())
+        assert store.anomaly("one") == anomaly()
+        assert store.anomaly("$ne") is None
+
+    def test_an_anomaly_is_changed_by_whoever_saw_its_newest_revision(self, store: Metadata) -> None:
+        assert store.put_anomaly(anomaly())
+        assert not store.put_anomaly(anomaly(severity="low"))
+        changed = anomaly(severity="low", revision=2)
+        assert store.put_anomaly(changed)
+        assert not store.put_anomaly(anomaly(revision=2))
+        assert not store.put_anomaly(anomaly("new", revision=2))
+        assert store.anomalies(DAY, DAY + ONE_DAY) == [changed]
+
+    def test_anomalies_of_some_days_are_those_that_touch_them_newest_first(self, store: Metadata) -> None:
+        for one in (anomaly("b"), anomaly("a"), anomaly("later", DAY + 5 * ONE_DAY)):
+            assert store.put_anomaly(one)
+        assert [one.id for one in store.anomalies(DAY, DAY + 30 * ONE_DAY)] == ["later", "a", "b"]
+        assert [one.id for one in store.anomalies(DAY + 2 * ONE_DAY, DAY + 5 * ONE_DAY)] == ["a", "b"]
+        assert store.anomalies(DAY + 3 * ONE_DAY, DAY + 5 * ONE_DAY) == []
+        assert store.anomalies(DAY - 5 * ONE_DAY, DAY) == []
+
+    def test_plans_are_kept_replaced_and_forgotten(self, store: Metadata) -> None:
+        plan = PlannedSpend("one", Scope(None, "$set", None), DAY, DAY + ONE_DAY, "Load test é", "ana", NOW)
+        store.put_planned_spend(plan)
+        store.put_planned_spend(replace(plan, id="before", start=DAY - ONE_DAY))
+        store.put_planned_spend(replace(plan, reason="Another"))
+        assert store.planned_spend() == [
+            replace(plan, id="before", start=DAY - ONE_DAY),
+            replace(plan, reason="Another"),
+        ]
+        assert store.forget_planned_spend("one")
+        assert not store.forget_planned_spend("one")
+        assert [kept.id for kept in store.planned_spend()] == ["before"]
 
     def test_notices_are_kept_once_and_listed_newest_first(self, store: Metadata) -> None:
         odd = notice("odd", DAY + ONE_DAY, after=3, kind="reference", message="é$set", moves={})
