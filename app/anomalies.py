@@ -288,7 +288,8 @@ def detect_params(
     if not backtest:
         if min_daily is not None or min_total is not None:
             raise InvalidInput(
-                "min_daily and min_total go with backtest only. Set SPENDSCOPE_ANOMALY_MIN_DAILY and _TOTAL."
+                "min_daily and min_total go with backtest only. Set SPENDSCOPE_ANOMALY_MIN_DAILY and _TOTAL.",
+                field="min_daily",
             )
         if as_of is not None and as_of > backends.today():
             raise InvalidInput(f"as_of {as_of} is after today ({backends.today()}).", field="as_of")

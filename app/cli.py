@@ -21,6 +21,7 @@ from app.backends import Backends, open_backends, utc_now
 from app.config import Settings, read_settings
 from app.core import amounts
 from app.core.anomaly import Anomaly
+from app.core.anomalyrecords import AnomalyRecord
 from app.core.exports import printable
 from app.core.jobs import FINAL, Job
 from app.core.query import CostQuery, filters_from
@@ -439,6 +440,34 @@ def split_filter(text: str) -> tuple[str, str]:
 
 
 @main.command()
+@click.option("--as-of", help="Judge with what was known on this day, YYYY-MM-DD. Default: the newest stored day.")
+@click.option("--json", "as_json", is_flag=True, help="Print what GET /api/v1/anomalies lists.")
+@told_in_one_line
+def detect(as_of: str | None, as_json: bool) -> None:
+    """Look for anomalies in what is stored, keep them, and print those that are not over.
+
+    Workers do it by themselves after files were ingested, and once a day.
+    """
+    from app.anomalies import AnomalyFilter, anomalies_of
+    from app.anomalies import detect as detect_now
+    from app.api.models import AnomalyAnswer, AnomalyList
+    from app.core.periods import day_from
+
+    backends = open_backends(read_settings())
+    backends.metadata.prepare()
+    backends.costs.prepare()
+    day = day_from(as_of, "--as-of") if as_of else None
+    found = detect_now(backends, day)
+    if as_json:
+        every = [AnomalyAnswer.of(one) for one in anomalies_of(backends, AnomalyFilter())]
+        say(AnomalyList(items=every, next_cursor=None).json_text())
+        return
+    for record in anomalies_of(backends, AnomalyFilter(states=("open", "ongoing", "acknowledged"))):
+        say(f"{record.state:<12}  {alert_text(record)}")
+    say(found.sentence)
+
+
+@main.command()
 @click.option("--start", help="First day whose alerts are printed, YYYY-MM-DD; earlier days are only learned from.")
 @click.option("--end", help="The day after the last, YYYY-MM-DD.")
 @click.option(
@@ -494,7 +523,7 @@ def backtest(
         say(", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in counted.items()) or "No alerts.")
 
 
-def alert_text(alert: Anomaly) -> str:
+def alert_text(alert: Anomaly | AnomalyRecord) -> str:
     """One alert for people."""
     where = " · ".join(printable(name or "all")[:40] for _, name in alert.scope.parts())
     return (

@@ -519,6 +519,8 @@ class KnownThen(Answer):
     day: dt.date
     date: dt.date
     expected: ExactText
+    low: ExactText
+    high: ExactText
     actual: ExactText
     impact: ExactText
     found: FoundState
@@ -584,7 +586,7 @@ class AnomalyAnswer(Answer):
 
 
 def _known_then(moment: Moment) -> KnownThen:
-    amounts = {name: text(getattr(moment, name)) for name in ("expected", "actual", "impact")}
+    amounts = {name: text(getattr(moment, name)) for name in ("expected", "low", "high", "actual", "impact")}
     return KnownThen(day=moment.day, date=moment.date, found=moment.found, **amounts)
 
 

@@ -54,6 +54,8 @@ class Moment:
     day: Day
     date: Day
     expected: Decimal
+    low: Decimal
+    high: Decimal
     actual: Decimal
     impact: Decimal
     found: Found
@@ -225,7 +227,9 @@ def _updated(
 
 
 def _moment(day: date, seen: Anomaly) -> Moment:
-    return Moment(day, seen.date, dollars(seen.expected), dollars(seen.actual), dollars(seen.impact), seen.state)
+    amounts = (seen.expected, seen.low, seen.high, seen.actual, seen.impact)
+    expected, low, high, actual, impact = map(dollars, amounts)
+    return Moment(day, seen.date, expected, low, high, actual, impact, seen.state)
 
 
 def dollars(amount: float) -> Decimal:

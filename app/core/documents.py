@@ -370,14 +370,14 @@ def _scope_from(document: Mapping[str, Any]) -> Scope:
 
 
 def _moment_document(moment: Moment) -> Document:
-    amounts = {name: text(getattr(moment, name)) for name in ("expected", "actual", "impact")}
+    amounts = {name: text(getattr(moment, name)) for name in _ANOMALY_AMOUNTS}
     return {"day": str(moment.day), "date": str(moment.date), "found": moment.found, **amounts}
 
 
 def _moment_from(document: Mapping[str, Any]) -> Moment:
+    amounts = {name: Decimal(document[name]) for name in _ANOMALY_AMOUNTS}
     day, about = (date.fromisoformat(document[name]) for name in ("day", "date"))
-    expected, actual, impact = (Decimal(document[name]) for name in ("expected", "actual", "impact"))
-    return Moment(day, about, expected, actual, impact, document["found"])
+    return Moment(day=day, date=about, found=document["found"], **amounts)
 
 
 def planned_spend_document(plan: PlannedSpend) -> Document:

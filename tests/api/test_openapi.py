@@ -12,6 +12,7 @@ from flask import Flask
 from app.api.problems import TITLES
 from tests.api.conftest import END, FIRST, World
 from tests.api.schema import problems_of
+from tests.contracts.metadata import anomaly
 
 RANGE = f"start={FIRST}&end={END}"
 UNDOCUMENTED = {"/api", "/api/", "/api/<path:rest>", "/static/<path:filename>"}
@@ -74,6 +75,8 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
     body = {"kind": "ingest", "params": {"key": "2026-09-01.csv"}}
     job = world.client.post("/api/v1/jobs", json=body).json
     assert job is not None
+    world.backends.metadata.put_anomaly(anomaly())
+    planned = {"start": str(FIRST), "end": str(END), "reason": "Migration"}
     return {
         ("get", "/api/v1/costs"): [
             (200, f"/api/v1/costs?{RANGE}&group_by=service,region&top=4&limit=50", None),
@@ -107,6 +110,19 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
             (400, "/api/v1/reconciliation?month=2026-13", None),
         ],
         ("get", "/api/v1/notices"): [(200, "/api/v1/notices", None), (400, "/api/v1/notices?kind=x", None)],
+        ("get", "/api/v1/anomalies"): [(200, "/api/v1/anomalies", None), (400, "/api/v1/anomalies?state=x", None)],
+        ("get", "/api/v1/anomalies/{id}"): [(200, "/api/v1/anomalies/one", None), (404, "/api/v1/anomalies/x", None)],
+        ("patch", "/api/v1/anomalies/{id}"): [
+            (200, "/api/v1/anomalies/one", {"state": "expected"}),
+            (400, "/api/v1/anomalies/one", {"state": "dismissed"}),
+            (404, "/api/v1/anomalies/x", {"state": "expected"}),
+        ],
+        ("get", "/api/v1/planned-spend"): [(200, "/api/v1/planned-spend", None)],
+        ("post", "/api/v1/planned-spend"): [
+            (201, "/api/v1/planned-spend", planned),
+            (400, "/api/v1/planned-spend", {}),
+        ],
+        ("delete", "/api/v1/planned-spend/{id}"): [(404, "/api/v1/planned-spend/x", None)],
         ("post", "/api/v1/jobs"): [
             (202, "/api/v1/jobs", body),
             (400, "/api/v1/jobs", {}),

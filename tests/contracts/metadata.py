@@ -86,7 +86,7 @@ def anomaly(id: str = "one", start: date = DAY, days: int = 3, **changes: Any) -
         contributions=tuple(Part(Scope(name, name, name), amount) for name in HOSTILE),
         root_causes=(scope, Scope()), found="ongoing", created=NOW, updated=NOW,
         verdicts=(Verdict("dismissed", NOW, "$where", "é: a reason"), Verdict("open", SOON, "ana")),
-        moments=(Moment(start, start, amount, amount, amount, "open"),),
+        moments=(Moment(start, start, amount, amount, amount, amount, amount, "open"),),
     )  # fmt: skip
     return replace(record, **changes)
 
