@@ -367,7 +367,7 @@
     settled();
   }
 
-  window.spendscope = { go, drew, toast, option, iso, drawnSearch: () => drawnSearch };
+  window.spendscope = { go, drew, toast, option, iso, coloured: (figure) => coloured(figure, palette()), drawnSearch: () => drawnSearch };
   window.dash_clientside = Object.assign({}, window.dash_clientside, { spendscope: { sync, paint, theme, copy, here } });
   if (matchMedia("(max-width: 719px)").matches)
     new MutationObserver((_, observer) => {

@@ -37,6 +37,6 @@ def attributes(**given: Any) -> dict[str, Any]:
 A, B, Button, Code, Dd, Details = (_builder(name) for name in ("A", "B", "Button", "Code", "Dd", "Details"))
 Div, Dl, Dt, H2, H3, Li = (_builder(name) for name in ("Div", "Dl", "Dt", "H2", "H3", "Li"))
 Ol, P, Small, Span, Summary, Time = (_builder(name) for name in ("Ol", "P", "Small", "Span", "Summary", "Time"))
-Table, Tbody, Td, Tfoot, Th, Thead, Tr = (
-    _builder(name) for name in ("Table", "Tbody", "Td", "Tfoot", "Th", "Thead", "Tr")
+Table, Tbody, Td, Tfoot, Th, Thead, Tr, Ul = (
+    _builder(name) for name in ("Table", "Tbody", "Td", "Tfoot", "Th", "Thead", "Tr", "Ul")
 )

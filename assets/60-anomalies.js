@@ -1,0 +1,156 @@
+// The browser's half of the Anomalies page: its address, what is said of anomalies, the colours of the band chart.
+(function () {
+  "use strict";
+
+  const PARTS = ["account", "service", "region"];
+  const SAME = () => window.dash_clientside.no_update;
+  const set = (id, props) => window.dash_clientside.set_props(id, props);
+  const page = () => document.querySelector(".anomalies-page");
+  const CHART = { type: "chart", name: "band" };
+  let drawn = null, ticks = 0, timer = 0, opener = null, toFocus = false, shownId = null;
+
+  /** The canonical query string, as app/pages/anomalies/address.py writes it. */
+  function canonical(query) {
+    const found = new URLSearchParams();
+    [...new Set(query.getAll("state"))].forEach((value) => found.append("state", value));
+    PARTS.forEach((part) => [...new Set(query.getAll(part))].sort().forEach((value) => found.append(part, value)));
+    if (query.get("id")) found.set("id", query.get("id"));
+    const text = found.toString();
+    return text ? "?" + text : "";
+  }
+
+  /** Inputs: address and filters. Returns the address and the filters' values. */
+  function sync(search, account, service, region) {
+    const query = new URLSearchParams(search || "");
+    const changed = (window.dash_clientside.callback_context.triggered || []).map((one) => one.prop_id);
+    const before = canonical(query);
+    if (changed.length && !changed.some((name) => name.includes("anomalies-url.")))
+      [account, service, region].forEach((values, i) => {
+        query.delete(PARTS[i]);
+        (values || []).forEach((value) => query.append(PARTS[i], value));
+      });
+    const after = canonical(query);
+    const chosen = PARTS.filter((part) => query.getAll(part).length).length;
+    document.querySelectorAll("#anomalies-filters .count").forEach((place) => (place.textContent = chosen ? ` (${chosen})` : ""));
+    return [after === before ? SAME() : after, ...PARTS.map((part) => query.getAll(part))];
+  }
+
+  function paint(found) {
+    if (!found) return [SAME(), ...PARTS.map(SAME)];
+    drawn = found;
+    window.spendscope.drew(location.search);
+    set("status", { children: found.spoken });
+    clearTimeout(timer);
+    if (found.counting) timer = setTimeout(() => page() && again(), 2000);
+    requestAnimationFrame(() => requestAnimationFrame(beside));
+    return [found.figure ? window.spendscope.coloured(found.figure) : SAME(),
+      ...PARTS.map((part) => found.options[part].map(window.spendscope.option))];
+  }
+
+  function beside() {
+    const title = document.getElementById("anomaly-title");
+    if (drawn.id !== shownId) document.querySelectorAll(".verdicts .reason").forEach((input) => (input.value = ""));
+    shownId = drawn.id;
+    if (toFocus && title) title.focus({ preventScroll: innerWidth > 1199 });
+    toFocus = false;
+    mark();
+  }
+
+  new MutationObserver(() => {
+    if (page() && drawn && drawn.figure) set(CHART, { figure: window.spendscope.coloured(drawn.figure) });
+  }).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+
+  const again = () => set("anomalies-again", { data: ++ticks });
+
+  // --- opening and closing ----------------------------------------------------------------------------------------
+
+  document.addEventListener("click", (event) => {
+    const link = page() && event.target.closest && event.target.closest("a[data-internal]");
+    if (!link) return;
+    if (link.dataset.close !== undefined) return void (opener && setTimeout(() => find(opener).focus({ preventScroll: true }), 0));
+    if (new URL(link.href).searchParams.get("id")) { opener = link.getAttribute("href"); toFocus = true; }
+  }, true);
+
+  /** The link that opened it; the list may have been drawn again since. */
+  const find = (href) => [...document.querySelectorAll("#anomalies-list a")].find((link) => link.getAttribute("href").includes(new URLSearchParams(href.split("?")[1]).get("id"))) || document.getElementById("main");
+
+  document.addEventListener("keydown", (event) => {
+    const side = page() && event.target.closest && event.target.closest("#anomaly-side");
+    if (!side || event.metaKey || event.ctrlKey || event.altKey) return;
+    if (event.key === "Escape") return void side.querySelector("[data-close]").click();
+    // Letters are for buttons only, and only while the focus is in this section.
+    if (event.target.matches("input, textarea, select")) return;
+    const button = side.querySelector(`[aria-keyshortcuts="${CSS.escape(event.key)}"]`);
+    if (button) { event.preventDefault(); button.click(); }
+  });
+
+  // --- saying something -------------------------------------------------------------------------------------------
+
+  const chosen = () => [...document.querySelectorAll('#anomalies-list [data-choose][aria-checked="true"]')].map((box) => box.dataset.choose);
+
+  function mark() {
+    const bulk = document.querySelector(".verdicts.bulk");
+    if (bulk) bulk.classList.toggle("on", chosen().length > 0);
+    if (bulk) bulk.firstChild.textContent = chosen().length ? `${chosen().length} chosen` : "Choose some to say something of them together";
+  }
+  document.addEventListener("click", (event) => {
+    const box = page() && event.target.closest && event.target.closest("[data-choose]");
+    if (!box) return;
+    box.setAttribute("aria-checked", String(box.getAttribute("aria-checked") !== "true"));
+    mark();
+  });
+
+  document.addEventListener("click", (event) => {
+    const button = page() && event.target.closest && event.target.closest("button[data-say]");
+    if (button) say(button);
+  });
+
+  async function say(button) {
+    const ids = button.dataset.of === "one" ? [drawn && drawn.id].filter(Boolean) : chosen();
+    const input = document.getElementById(`anomalies-reason-${button.dataset.of}`);
+    if (!ids.length) return void window.spendscope.toast("Choose anomalies in the list first");
+    if (button.dataset.say === "dismissed" && !input.value.trim()) {
+      input.focus();
+      return void window.spendscope.toast("Say why it is dismissed: the next one like it is silenced by it");
+    }
+    const body = JSON.stringify({ state: button.dataset.say, ...(input.value.trim() && button.dataset.say !== "open" ? { reason: input.value.trim() } : {}) });
+    let done = 0;
+    for (const id of ids) {
+      const problem = await told(`/api/v1/anomalies/${encodeURIComponent(id)}`, "PATCH", body);
+      if (problem) { window.spendscope.toast(problem); break; }
+      done++;
+    }
+    if (!done) return;
+    input.value = "";
+    document.querySelectorAll("[data-choose]").forEach((box) => box.setAttribute("aria-checked", "false"));
+    if (done === ids.length) window.spendscope.toast(done === 1 ? "Noted" : `Noted for ${done} anomalies`);
+    again();
+  }
+
+  /** What is wrong, null when nothing is. */
+  async function told(path, method, body) {
+    try {
+      const answer = await fetch(path, { method, headers: { "Content-Type": "application/json" }, body });
+      if (answer.ok) return null;
+      const problem = await answer.json().catch(() => ({}));
+      return problem.detail || `The server could not do it (error ${answer.status}).`;
+    } catch (error) {
+      return "No connection to the server. Nothing was changed.";
+    }
+  }
+
+  // --- counting alerts --------------------------------------------------------------------------------------------
+
+  document.addEventListener("click", async (event) => {
+    const button = page() && event.target.closest && event.target.closest("button[data-backtest]");
+    if (!button) return;
+    const value = (name) => { const text = document.getElementById(`backtest-${name}`).value; return text === "" ? null : Number(text); };
+    const params = { backtest: true, min_daily: value("daily"), min_total: value("total") };
+    const problem = await told("/api/v1/jobs", "POST", JSON.stringify({ kind: "detect", params }));
+    if (problem) return void window.spendscope.toast(problem);
+    window.spendscope.toast("Being counted");
+    again();
+  });
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { spendscope_anomalies: { sync, paint } });
+})();
