@@ -44,6 +44,8 @@ COUNTED: Final = timedelta(days=365)
 ATTEMPTS: Final = 5
 HEARD_DAYS: Final = 3
 """An account whose data came again within so many of the newest days is no longer silent."""
+CLOSED_AFTER: Final = timedelta(days=14)
+"""One that is silent for longer is taken for closed, as coverage does."""
 MOST_REASON: Final = 500
 KIND: Final = "detect"
 WAITED_FOR: Final = ("ingest", KIND)
@@ -123,10 +125,13 @@ def _note(histories: dict[int, list[tuple[date, Anomaly]]], anomalies: Iterable[
 
 
 def _heard_again(findings: Iterable[Finding], arrivals: Arrivals) -> list[Finding]:
-    """A silent account whose data came again is no longer an anomaly; the detector only says when silence begins."""
+    """A silent account whose data came again, or that was closed, is no longer an anomaly; the detector only says when
+    silence begins."""
+    last = arrivals.day_at(arrivals.days - 1)
     return [
         replace(finding, anomaly=replace(finding.anomaly, state="resolved"))
-        if finding.anomaly.kind == "data_outage" and _is_heard(finding.anomaly.scope.account, arrivals)
+        if finding.anomaly.kind == "data_outage"
+        and (last - finding.anomaly.start > CLOSED_AFTER or _is_heard(finding.anomaly.scope.account, arrivals))
         else finding
         for finding in findings
     ]

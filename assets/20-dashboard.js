@@ -96,6 +96,7 @@
   /** A trace says in `meta` what a click on it fixes: {service: …}, or lists along x and y. */
   function drill(query, clicked) {
     const point = clicked && pointAt(clicked);
+    if (clicked && clicked.chart === "daily" && !point && window.spendscope.openAnomaly(clicked.points[0].x)) return;
     const meta = point && metaOf(clicked.chart, point.curveNumber);
     if (!meta) return;
     const chosen = {};
@@ -138,6 +139,7 @@
     for (const name of CHARTS) figures[name] = drawn.figures[name] ? coloured(drawn.figures[name], colours) : null;
     setDates(drawn.days);
     settled();
+    if (figures.daily) window.spendscope.markAnomalies(drawn.days, figures.daily);
     return [
       ...CHARTS.map((name) => figures[name] || SAME()),
       ...LEVELS.map((level) => (drawn.options[level] ? drawn.options[level].map(option) : SAME())),

@@ -152,5 +152,57 @@
     again();
   });
 
+  // --- marks on the Overview's Daily Spend Trends -----------------------------------------------------------------
+
+  const MOST_LINKS = 8, DAY = 86400000;
+  let marks = [], wanted = 0;
+
+  /** Diamonds above the bars on the days anomalies began, from the stored ones, and a link to each below the chart. */
+  async function markAnomalies(days, figure) {
+    const mine = ++wanted, place = document.getElementById("daily-anomalies"), bars = figure.data.filter((trace) => trace.type === "bar");
+    if (!place) return;
+    if (!bars.length || !bars[0].x0) return void place.replaceChildren();
+    const query = new URLSearchParams({ start: days.start, end: window.spendscope.iso(Date.parse(days.last + "T00:00:00Z") + DAY) });
+    ["open", "ongoing", "acknowledged", "resolved"].forEach((state) => query.append("state", state));
+    const filters = new URLSearchParams(location.search);
+    PARTS.forEach((part) => filters.getAll(part).forEach((value) => query.append(part, value)));
+    const found = await fetch("/api/v1/anomalies?" + query).then((answer) => (answer.ok ? answer.json() : { items: [] })).catch(() => ({ items: [] }));
+    if (mine !== wanted || !document.body.contains(place)) return;
+    const first = Date.parse(bars[0].x0 + "T00:00:00Z"), column = (day) => Math.round((Date.parse(day + "T00:00:00Z") - first) / DAY);
+    marks = found.items.filter((one) => !one.withdrawn && one.start >= days.start && one.start <= days.last);
+    const height = (at) => bars.reduce((sum, trace) => sum + Math.max(trace.y[at] || 0, 0), 0);
+    const top = Math.max(...bars[0].y.map((_, at) => height(at)));
+    place.replaceChildren(...marks.slice(0, MOST_LINKS).map(linkTo), ...(marks.length > MOST_LINKS ? [`and ${marks.length - MOST_LINKS} more`] : []));
+    if (!marks.length) return;
+    const style = getComputedStyle(document.documentElement);
+    const trace = {
+      type: "scatter", mode: "markers", name: "Anomaly", x: marks.map((one) => one.start), y: marks.map((one) => height(column(one.start)) + top * 0.05),
+      marker: { symbol: "diamond", size: 10, color: style.getPropertyValue("--up").trim(), line: { width: 1.5, color: style.getPropertyValue("--card").trim() } },
+      text: marks.map((one) => escaped(titleOf(one))), hovertemplate: "%{text}<extra></extra>", cliponaxis: false,
+    };
+    set({ type: "chart", name: "daily" }, { figure: { ...figure, data: [...figure.data, trace] } });
+  }
+
+  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const titleOf = (one) => one.scope.service || one.scope.account || one.scope.region || "All spend";
+
+  function linkTo(one) {
+    const link = document.createElement("a");
+    link.href = "/anomalies?id=" + encodeURIComponent(one.id);
+    link.className = "key mark";
+    const day = new Date(one.start + "T00:00:00Z").toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
+    link.textContent = `${day} ${titleOf(one)}`;
+    link.title = `Anomaly, ${one.state}`;
+    return link;
+  }
+
+  /** Opens the dearest anomaly that began on a day; false when none did. */
+  function openAnomaly(day) {
+    const there = marks.filter((one) => one.start === String(day).slice(0, 10)).sort((a, b) => Math.abs(b.impact) - Math.abs(a.impact))[0];
+    if (there) location.assign("/anomalies?id=" + encodeURIComponent(there.id));
+    return Boolean(there);
+  }
+
+  Object.assign(window.spendscope, { markAnomalies, openAnomaly });
   window.dash_clientside = Object.assign({}, window.dash_clientside, { spendscope_anomalies: { sync, paint } });
 })();

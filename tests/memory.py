@@ -13,6 +13,7 @@ import numpy as np
 from app.backends import Backends
 from app.config import Settings
 from app.core.amounts import from_decimals
+from app.core.anomalyrecords import AnomalyRecord
 from app.core.charges import DIMENSIONS, METRICS, Totals
 from app.core.ledger import AccountDay, DayRecord
 from app.core.periods import month_of
@@ -139,6 +140,10 @@ class MemoryLedger:
     def month_totals(self, start: date, end: date) -> dict[date, MonthTotals]:
         """None were folded yet: months are added up from the days."""
         return {}
+
+    def anomalies(self, start: date, end: date) -> list[AnomalyRecord]:
+        """None was found."""
+        return []
 
     def quarantined_days(self, start: date, end: date) -> frozenset[date]:
         return frozenset(day for day in self.quarantined if start <= day < end)

@@ -31,6 +31,7 @@ class Ids(StrEnum):
     TABS = "group-tabs"
     DAILY_NOTE = "daily-note"
     LEGEND = "legend"
+    ANOMALIES = "daily-anomalies"
     TOP_NOTE = "top-note"
     TOP = "top"
     REGION_NOTE = "regions-note"
@@ -131,7 +132,9 @@ def _panels() -> html.Div:
             _panel("Total Spend", "total", 12, html.Div(id=Ids.TOTAL, className="kpis")),
             _panel(
                 "Daily Spend Trends", "daily", 8, parts.chart("daily", height=330, note_id=Ids.DAILY_NOTE),
-                aside=tabs, note_id=Ids.DAILY_NOTE, before=html.Div(id=Ids.LEGEND, className="legend"),
+                aside=tabs, note_id=Ids.DAILY_NOTE, before=html.Div(
+                    [html.Div(id=Ids.LEGEND, className="legend"), html.Div(id=Ids.ANOMALIES, className="legend marks")]
+                ),
             ),
             _panel("Top 5 Services & Regions", "top", 4, html.Ol(id=Ids.TOP, className="top"), note_id=Ids.TOP_NOTE),
             _panel(

@@ -62,7 +62,7 @@ def looked(view: AnomaliesView) -> list[Children]:
         return [html.Span("Not looked for yet: it is done once all that arrived is ingested, and every day.")]
     as_of = view.looked.result.get("as_of")
     until = f" for anomalies up to {words.day(date.fromisoformat(as_of))}" if as_of else ""
-    return [html.Span(f"Looked{until} "), parts.ago(view.looked.finished)]
+    return [html.Span(f"Looked{until} · "), parts.ago(view.looked.finished)]
 
 
 def notices(view: AnomaliesView) -> list[Children]:
