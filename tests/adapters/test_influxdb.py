@@ -28,6 +28,7 @@ from app.adapters.influxdb import InfluxCostStore
 from app.core.charges import DIMENSIONS, NOTHING
 from app.core.ledger import AccountDay, DayRecord
 from app.core.lineprotocol import BLOCK_LINES
+from app.core.scopes import Scope
 from app.errors import BadCredentials, CannotStart, Conflict, Quarantined, Unavailable
 from app.ports import CostStore, StoredDay
 from tests.contracts.cost_store import (
@@ -44,6 +45,7 @@ from tests.contracts.cost_store import (
     values,
     whole,
 )
+from tests.contracts.metadata import anomaly
 from tests.influxdb import SECRET, Server, free_port
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -137,6 +139,34 @@ class TestInfluxCostStore(CostStoreContract):
     @pytest.fixture
     def bounded(self, server: Server, tmp_path: Path) -> Callable[[int, datetime], CostStore]:
         return lambda days, now: Influx(server, tmp_path / "bounded", now=now, retention_days=days).store
+
+
+@pytest.mark.server
+def test_anomalies_are_points_that_follow_their_records(influx: Influx) -> None:
+    odd = anomaly("odd", scope=Scope(None, 'a "b", c=d \\ e', "$set"), kind="drop", severity="low")
+    first = anomaly("first", DAY, days=1)
+    for _ in range(2):
+        influx.store.show_anomalies([first, odd])
+        assert marks(influx) == {
+            (DAY, "111111111111", "$set.a", "all", "all", "all", "rise", "high"),
+            (odd.date, "all", 'a "b", c=d \\ e', "$set", "all", "all", "drop", "low"),
+        }
+    influx.store.show_anomalies([replace(first, severity="medium", date=DAY + timedelta(days=1))])
+    assert marks(influx) == {(DAY + timedelta(days=1), "111111111111", "$set.a", "all", "all", "all", "rise", "medium")}
+    influx.store.show_anomalies([])
+    assert marks(influx) == set()
+
+
+def marks(influx: Influx) -> set[tuple[Any, ...]]:
+    names = ("account", "service", "region", "provider", "charge_category", "kind", "severity")
+    return {(day, *(dict(tags)[name] for name in names)) for day, tags in influx.store._server.anomalies()}
+
+
+@pytest.mark.server
+def test_what_is_beyond_retention_is_not_shown(server: Server, tmp_path: Path) -> None:
+    influx = Influx(server, tmp_path / "bounded", retention_days=30)
+    influx.store.show_anomalies([anomaly("old", NOW.date() - timedelta(days=40)), anomaly("new", NOW.date(), days=1)])
+    assert {mark[0] for mark in marks(influx)} == {NOW.date()}
 
 
 @pytest.mark.server

@@ -25,6 +25,8 @@ from flask.testing import FlaskClient
 from app.api import blueprint
 from app.backends import Backends
 from app.config import read_settings
+from app.core.anomalyrecords import AnomalyRecord
+from app.core.scopes import Scope
 from app.grafana.alerts import Rule, cost_rules
 from app.grafana.dashboards import OTHER, SHOWN, TOP, costs
 from tests.arrivals import DAY, NOW, arrive, csv, opened, take
@@ -124,13 +126,13 @@ def charges(day: date, chance: random.Random) -> bytes:
     return csv(*out.getvalue().splitlines())
 
 
-def anomaly(day: date, service: str, impact: float) -> str:
-    name = service.replace("\\", "\\\\").replace(" ", "\\ ").replace(",", "\\,").replace("=", "\\=")
-    tags = (
-        f"account=033333333333,charge_category=all,kind=spike,provider=aws,region=global,service={name},severity=high"
-    )
-    seconds = int(datetime.combine(day, datetime.min.time(), UTC).timestamp())
-    return f"anomaly,{tags} actual={impact + 10},expected=10,impact={impact} {seconds}"
+def anomaly(day: date, service: str, impact: float) -> AnomalyRecord:
+    scope = Scope("033333333333", service, "global")
+    expected, over = Decimal(10), Decimal(str(impact))
+    return AnomalyRecord(
+        service, scope, "rise", "high", day, day, day, expected, expected, expected, expected + over, over,
+        contributions=(), root_causes=(scope,), found="ongoing", created=NOW, updated=NOW,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +145,11 @@ def both(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
     app.extensions["spendscope"] = backends
     app.register_blueprint(blueprint())
     found = Both(server, bucket, app.test_client())
-    found.write(
-        "\n".join([anomaly(date(2026, 10, 5), "Amazon S3", 5), anomaly(date(2026, 10, 17), "Amazon EC2", 250.5)])
-    )
+    # As the detector's job does it, twice: what moved and what is shown no more is gone.
+    moved, gone = anomaly(date(2026, 10, 16), "Amazon EC2", 99), anomaly(date(2026, 10, 3), "Amazon EC2", 7)
+    backends.costs.show_anomalies([moved, gone])
+    kept = [anomaly(date(2026, 10, 5), "Amazon S3", 5), anomaly(date(2026, 10, 17), "Amazon EC2", 250.5)]
+    backends.costs.show_anomalies(kept)
     yield found
     backends.metadata.close()
 
@@ -348,7 +352,7 @@ def test_anomalies(both: Both) -> None:
         ("2026-10-17", "Amazon EC2", 250.5, 260.5),
         ("2026-10-05", "Amazon S3", 5.0, 15.0),
     ]
-    assert {(row["kind"], row["severity"], row["expected"]) for row in rows} == {("spike", "high", "10")}
+    assert {(row["kind"], row["severity"], row["expected"]) for row in rows} == {("rise", "high", "10")}
     chosen = replace(RANGE, chosen={"service": ["Amazon S3"]})
     assert [row["service"] for row in both.rows(QUERIES["Anomalies"], chosen)] == ["Amazon S3"]
     (row,) = both.rows(QUERIES["spendscope-anomaly"], now=NOW)
