@@ -256,11 +256,13 @@ class Detector:
 
     def _belongs(self, known: _Known, suspect: Suspect, apart: int) -> bool:
         key, lead = self.arrivals.keys[suspect.series], self.arrivals.keys[known.lead]
+        both_new = suspect.kind == known.anomaly.kind == "new_cost"
+        if both_new != ("new_cost" in (suspect.kind, known.anomaly.kind)):
+            return False
         if known.anomaly.scope.wide and apart <= BEGAN_TOGETHER and known.anomaly.scope.covers(key):
             return True
         if lead.account != key.account:
             return False
-        both_new = suspect.kind == known.anomaly.kind == "new_cost"
         return (lead.service == key.service and apart <= 1) or (
             both_new and lead.region == key.region and apart <= BEGAN_TOGETHER
         )
