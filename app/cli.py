@@ -492,7 +492,7 @@ def demo_generate(out: Path, days: int, seed: int, today: str | None) -> None:
 def _monthly_budget(command: Command) -> Command:
     return click.option(
         "--monthly-budget",
-        type=click.FloatRange(0, min_open=True),
+        metavar="AMOUNT",
         help="Turns the budget alerts on, with this amount.",
     )(command)
 
@@ -512,7 +512,7 @@ def grafana() -> None:
 )
 @_monthly_budget
 @told_in_one_line
-def grafana_export(out: Path, monthly_budget: float | None) -> None:
+def grafana_export(out: Path, monthly_budget: str | None) -> None:
     """Write dashboards, data sources, alert rules, contact points and policy as provisioning files.
 
     Only what differs is written; secrets stay names of environment variables.
@@ -529,7 +529,7 @@ def grafana_export(out: Path, monthly_budget: float | None) -> None:
 @grafana.command("push")
 @_monthly_budget
 @told_in_one_line
-def grafana_push(monthly_budget: float | None) -> None:
+def grafana_push(monthly_budget: str | None) -> None:
     """Write the same into the Grafana at GRAFANA_URL, with GRAFANA_TOKEN. Pushing again changes nothing."""
     from app.backends import open_dashboards
     from app.grafana.choices import choices_from

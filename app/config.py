@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from app.errors import CannotStart
 
+WEB_ADDRESS = r"^https?://[^\s?#@]+$"
+"""Without a user and a password in it: addresses are shown in messages."""
+
 
 class Settings(BaseModel):
     """Leaving REDIS_URL, MONGODB_URI, INFLUXDB_URL or SPENDSCOPE_SOURCE unset means the embedded part."""
@@ -120,11 +123,12 @@ class Settings(BaseModel):
 
     public_url: str = Field(
         "http://127.0.0.1:8050",
-        pattern=r"^https?://[^\s?#]+$",
+        pattern=WEB_ADDRESS,
         description="Where a browser reaches Spendscope: what links in Grafana and in messages lead to.",
     )
     grafana_url: str | None = Field(
         None,
+        pattern=WEB_ADDRESS,
         json_schema_extra={"env": "GRAFANA_URL"},
         description="Grafana that `spendscope grafana push` writes to.",
     )
@@ -135,6 +139,7 @@ class Settings(BaseModel):
     )
     grafana_influxdb_url: str | None = Field(
         None,
+        pattern=WEB_ADDRESS,
         json_schema_extra={"env": "GRAFANA_INFLUXDB_URL"},
         description="InfluxDB as Grafana reaches it; unset: as INFLUXDB_URL.",
     )
@@ -145,6 +150,7 @@ class Settings(BaseModel):
     )
     prometheus_url: str | None = Field(
         None,
+        pattern=WEB_ADDRESS,
         json_schema_extra={"env": "PROMETHEUS_URL"},
         description="Prometheus that scrapes /metrics, as Grafana reaches it.",
     )

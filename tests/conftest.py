@@ -44,3 +44,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Kill schedules of tests/workers/test_soak.py, and a tenth of the histories of tests/test_last_truth.py (at least 50). "
         "`make soak` runs 50 and 500.",
     )
+    parser.addoption("--image", action="store_true", help="Follow the Dockerfile in a clean root; `make image-check`.")
