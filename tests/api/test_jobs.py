@@ -200,13 +200,13 @@ def test_a_backfill_is_submitted_with_its_days(empty: World) -> None:
 def test_a_backfill_beyond_retention_is_refused_up_front(empty: World) -> None:
     class Kept:
         def oldest(self, today: date) -> date:
-            return date(2026, 5, 10)
+            return date(2026, 5, 11)
 
     client = empty.serving(costs=Kept())
     answer = post(client, {"kind": "backfill", "params": {"months": 12}})
     assert (answer.status_code, answer.content_type) == (422, "application/problem+json")
     assert answer.json is not None
-    for word in ("2025-11-01", "2026-05-10", "180 days", "SPENDSCOPE_RETENTION_DAYS"):
+    for word in ("2025-11-01", "2026-05-11", "180 days", "SPENDSCOPE_RETENTION_DAYS"):
         assert word in answer.json["detail"]
     assert empty.get(JOBS).json["items"] == []
     assert post(client, {"kind": "backfill", "params": {"months": 5}}).status_code == 202

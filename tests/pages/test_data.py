@@ -219,7 +219,7 @@ def test_retention_in_force_is_shown(backends: Backends) -> None:
     limited: Any = Short()
     settings = backends.settings.model_copy(update={"retention_days": 10})
     found = shown(replace(backends, settings=settings, costs=limited))
-    assert facts(found)["Retention"] == ("10 days", "Nothing before 27 Oct 2026 is kept")
+    assert facts(found)["Retention"] == ("10 days", "Days from 27 Oct 2026 on; months before as totals")
 
 
 def test_a_year_of_sixty_accounts_is_a_small_answer(empty: Backends) -> None:

@@ -156,7 +156,7 @@ def _kept(view: DataView) -> Children:
     value = f"{view.retention:,} days" if view.retention else "For ever"
     oldest = view.oldest or (view.history.days.start if view.history.days else None)
     if view.oldest:
-        detail = f"Nothing before {words.day(view.oldest)} is kept"
+        detail = f"Days from {words.day(view.oldest)} on; months before as totals"
     else:
         detail = f"Oldest day {words.day(oldest)}" if oldest else "Nothing is there yet"
     return _fact("Retention", value, detail)
