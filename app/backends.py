@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from app.config import Settings
-from app.ports import CostStore, Metadata, Queue, Source
+from app.errors import CannotStart
+from app.ports import Announcements, CostStore, Dashboards, Metadata, Queue, Source
 
 Clock = Callable[[], datetime]
 
@@ -28,6 +29,8 @@ class Backends:
     metadata: Metadata
     queue: Queue
     clock: Clock = utc_now
+    announcements: Announcements | None = None
+    """What the source says by itself, where it does; the source is listed all the same."""
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What app.costs keeps between requests of one process."""
 
@@ -55,6 +58,7 @@ def open_backends(settings: Settings, *, clock: Clock = utc_now) -> Backends:
         metadata=metadata,
         queue=open_queue(settings),
         clock=clock,
+        announcements=open_announcements(settings),
     )
 
 
@@ -78,6 +82,14 @@ def open_source(settings: Settings) -> Source:
     from app.adapters.folder import FolderSource
 
     return FolderSource(root)
+
+
+def open_announcements(settings: Settings) -> Announcements | None:
+    if not settings.events_queue or settings.serves_demo:
+        return None
+    from app.adapters.sqs import SqsAnnouncements
+
+    return SqsAnnouncements(settings.events_queue, settings.source)
 
 
 def open_metadata(settings: Settings) -> Metadata:
@@ -113,3 +125,14 @@ def open_queue(settings: Settings) -> Queue:
 
     url = settings.redis_url.get_secret_value() if settings.redis_url else private_url(settings.data_dir)
     return RqQueue(url, job_timeout=settings.job_timeout_seconds)
+
+
+def open_dashboards(settings: Settings) -> Dashboards:
+    """Grafana. Raises CannotStart when no setting names one."""
+    if not settings.grafana_url or settings.grafana_token is None:
+        raise CannotStart(
+            "Set GRAFANA_URL to the address of Grafana and GRAFANA_TOKEN to a token of a service account there."
+        )
+    from app.adapters.grafana import Grafana
+
+    return Grafana(url=settings.grafana_url, token=settings.grafana_token.get_secret_value())

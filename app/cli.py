@@ -21,6 +21,7 @@ from app.backends import Backends, open_backends, utc_now
 from app.config import Settings, read_settings
 from app.core import amounts
 from app.core.anomaly import Anomaly
+from app.core.exports import printable
 from app.core.jobs import FINAL, Job
 from app.core.query import CostQuery, filters_from
 from app.errors import CannotStart, InvalidInput, SpendscopeError
@@ -114,11 +115,11 @@ def scheduler() -> None:
     run_module("workers.schedule", "run_scheduler", settings)
 
 
-def run_module(module: str, function: str, settings: Settings) -> None:
-    """Call a process entry by name: app never imports workers."""
+def run_module(module: str, function: str, settings: Settings, *arguments: Any) -> Any:
+    """Call an entry of workers by name: app never imports workers."""
     from importlib import import_module
 
-    getattr(import_module(module), function)(settings)
+    return getattr(import_module(module), function)(settings, *arguments)
 
 
 @main.command()
@@ -201,6 +202,120 @@ def print_ingest(jobs: list[Job], known: int, ignored: int, as_json: bool) -> No
 
 
 @main.command()
+@click.option(
+    "--start", help="First day, YYYY-MM-DD. Default: the trailing days, and the previous month until it closes."
+)
+@click.option("--end", help="The day after the last, YYYY-MM-DD. Default: today (UTC).")
+@click.option(
+    "--accounts", multiple=True, help="Only these accounts; separate several by commas. Others stay as they are."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the record of the run as one JSON object.")
+@told_in_one_line
+def collect(start: str | None, end: str | None, accounts: tuple[str, ...], as_json: bool) -> None:
+    """Collect from Cost Explorer into the source, as the Lambda does. Each request costs 0.01 USD.
+
+    Exit 0: everything collected. 1: an account failed or a day could not be written; the others were.
+    """
+    settings = read_settings()
+    set_up_logging(settings)
+    check_source(settings)
+    names = [name.strip() for part in accounts for name in part.split(",") if name.strip()]
+    report = run_module("workers.collecting", "run_collect", settings, start, end, names)
+    for line in [json.dumps(report.said())] if as_json else report.lines():
+        say(line)
+    if not report.complete:
+        sys.exit(1)
+
+
+def check_source(settings: Settings) -> None:
+    if settings.serves_demo:
+        raise CannotStart("No source is set. Set SPENDSCOPE_SOURCE to s3://bucket/costs/ or file:///dir/costs/.")
+
+
+@main.command()
+@click.option("--months", type=int, required=True, help="Full months before the current one, 1 to 13.")
+@click.option("--wait", is_flag=True, help="Wait until all of it is collected and ingested.")
+@click.option("--yes", is_flag=True, help="Do not ask whether the price is right.")
+@told_in_one_line
+def backfill(months: int, wait: bool, yes: bool) -> None:
+    """Collect and ingest history, newest months first. Says first what the requests to Cost Explorer cost.
+
+    Days that are final and collected are not asked for again: it can be stopped, and run twice.
+    """
+    from app.launcher import is_running, locked_data_dir, stop_requested, working_family
+
+    settings = read_settings()
+    set_up_logging(settings)
+    check_source(settings)
+    alone = not settings.redis_url and not is_running(settings.data_dir)
+    with locked_data_dir(settings) if alone else nullcontext():
+        backends = open_backends(settings)
+        backends.metadata.prepare()
+        backends.costs.prepare()
+        backends.source.check()
+        say_price(backends, settings, months)
+        if not yes and sys.stdin.isatty() and not click.confirm("Collect it?", default=True):
+            return
+        # Beside a progress bar the workers only say what is wrong.
+        shown = settings.model_copy(update={"log_level": "warning"}) if sys.stderr.isatty() else settings
+        with stop_requested() as stopping, working_family(shown) if alone else nullcontext():
+            jobs = backfilled(backends, months, stopping, wait=wait or alone)
+    if any(job.status in ("quarantined", "failed", "cancelled") or job.result.get("failed") for job in jobs):
+        sys.exit(1)
+
+
+def say_price(backends: Backends, settings: Settings, months: int) -> None:
+    """What a backfill will cost, before anything is asked that costs."""
+    from app.collection import price_of_backfill
+
+    found = price_of_backfill(backends, months)
+    if found.requests and found.accounts <= 1:
+        found = price_of_backfill(
+            backends, months, accounts=run_module("workers.collecting", "count_accounts", settings)
+        )
+    if not found.requests:
+        say("Every day of it is final and collected: nothing to ask for, 0.00 USD.")
+        return
+    say(
+        f"{found.days} days of {found.accounts} accounts: about {found.requests} requests to Cost Explorer, "
+        f"{found.price} USD. Large accounts need more pages, each 0.01 USD."
+    )
+
+
+def backfilled(backends: Backends, months: int, stopping: Callable[[], bool], *, wait: bool) -> list[Job]:
+    """The backfill's job and, when waited for, the jobs that ingest what it wrote."""
+    from app.collection import backfill_params, submit_collection
+    from app.ingest import watch
+
+    job = submit_collection(backends, "backfill", backfill_params(backends, months))
+    if not wait:
+        say(f"Submitted as job {job.id}; the files are ingested as they arrive. Follow it: GET /api/v1/jobs/{job.id}")
+        return [job]
+    job = followed(backends, job, stopping)
+    say(f"Collected: {job.message or job.status}")
+    if stopping():
+        return [job]
+    taken = wait_for(backends, list(watch(backends).jobs), stopping, quiet=False)
+    wrong = [each for each in taken if each.status not in ("done", "done-noop")]
+    say(f"Ingested: {len(taken) - len(wrong)} files taken, {len(wrong)} not")
+    for each in wrong:
+        say(f"{each.params.get('key', ''):<20} {each.status:<12} {each.message or ''}".rstrip())
+    return [job, *taken]
+
+
+def followed(backends: Backends, job: Job, stopping: Callable[[], bool]) -> Job:
+    """The job as it ended, or as it is when stopped by the user; how far it is as a bar."""
+    shown = click.progressbar(length=1, label="Backfill", show_eta=False, file=sys.stderr, item_show_func=str)
+    with shown as bar:
+        while job.status not in FINAL and not stopping():
+            time.sleep(0.2)
+            job = backends.metadata.job(job.id) or job
+            bar.length = job.all_steps or 1
+            bar.update(job.done_steps - bar.pos, job.message or job.status)
+    return job
+
+
+@main.command()
 @click.option("--start", required=True, help="First day, YYYY-MM-DD.")
 @click.option("--end", required=True, help="The day after the last, YYYY-MM-DD.")
 @click.option("--metric", default="amortized_cost", show_default=True)
@@ -234,34 +349,85 @@ ALL_ROWS = 10**9
 
 def print_costs(backends: Backends, asked: CostQuery, form: str) -> None:
     """Every row, as the API's object, as its CSV, or as columns for people."""
-    from app.api.costs import CostTable, costs_answer, csv_lines
+    from app.api.costs import CostTable, costs_answer, csv_lines, whole_table
 
     if form == "json":
         say(costs_answer(backends, asked, limit=ALL_ROWS).json_bytes().decode())
         return
-    table = CostTable.of(backends, asked)
     if form == "csv":
-        for part in csv_lines(table):
+        for part in csv_lines(whole_table(backends, asked)):
             click.echo(part, nl=False)
         return
+    table = CostTable.of(backends, asked)
     unit = table.answer.unit or ""
     for row in table.rows():
         names = [*([str(row.period)] if row.period else []), *row.group]
         amount = "not available" if row.amount is None else amounts.text(row.amount)
         say("  ".join([*(f"{printable(name):<32.60}" for name in names), f"{amount:>28} {unit}"]).rstrip())
-    total = table.answer.total
-    say(
-        f"Total {'unknown: no day of this range was ever ingested' if total is None else f'{amounts.text(total)} {unit}'}".rstrip()
-    )
+    total, lacking = table.answer.total, "no day of this range was ever ingested"
+    if table.not_kept:
+        say(table.not_kept.reason)
+        lacking = "not kept"
+    say(f"Total {f'unknown: {lacking}' if total is None else f'{amounts.text(total)} {unit}'}".rstrip())
     fresh = table.answer.freshness
     for word, days in (("Settling", fresh.settling), ("Missing", fresh.missing), ("Quarantined", fresh.quarantined)):
         if days:
             say(f"{word}: {', '.join(map(str, days))}")
 
 
-def printable(text: str) -> str:
-    """Text from data without what a terminal would act on."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+@main.command()
+@click.option("--start", required=True, help="First day, YYYY-MM-DD.")
+@click.option("--end", required=True, help="The day after the last, YYYY-MM-DD.")
+@click.option("--account", "accounts", multiple=True, help="Only this account; repeat it for several.")
+@click.option("--metric", default="amortized_cost", show_default=True)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@told_in_one_line
+def restatements(start: str, end: str, accounts: tuple[str, ...], metric: str, form: str) -> None:
+    """What each day was first reported as, called complete as, and is now; and how much days move.
+
+    csv has every report; json is the API's object with all days.
+    """
+    from app.core.charges import METRICS
+    from app.core.periods import DateRange, day_from
+    from app.core.query import choice
+    from app.tables import restatement_lines
+
+    days = DateRange(day_from(start, "start"), day_from(end, "end"))
+    choice("metric", metric, METRICS)
+    backends = open_backends(read_settings())
+    backends.metadata.prepare()
+    for part in restatement_lines(backends, days, metric, accounts, form):
+        click.echo(part, nl=False)
+
+
+@main.command("reconcile")
+@click.option("--month", required=True, help="The month, YYYY-MM.")
+@click.option("--metric", default="amortized_cost", show_default=True)
+@click.option("--account", "accounts", multiple=True, help="Only this account; repeat it for several.")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@told_in_one_line
+def reconcile_month(month: str, metric: str, accounts: tuple[str, ...], form: str) -> None:
+    """Hold a month against its files, the store and Cost Explorer's totals. Exit 1 when something is unexplained."""
+    from app.api.reconciliation import month_from
+    from app.core.charges import COSTS
+    from app.core.query import choice
+    from app.reconciliation import reconciliation_of, take_references
+    from app.tables import agrees, reconciliation_lines
+
+    first = month_from(month)
+    choice("metric", metric, COSTS)
+    backends = open_backends(read_settings())
+    backends.metadata.prepare()
+    backends.costs.prepare()
+    try:
+        take_references(backends)
+    except SpendscopeError as error:
+        click.echo(f"spendscope: the references are as they were last read: {error.message}", err=True)
+    found = reconciliation_of(backends, first, metric, accounts)
+    for part in reconciliation_lines(backends, found, form):
+        click.echo(part, nl=False)
+    if not agrees(found):
+        sys.exit(1)
 
 
 def split_filter(text: str) -> tuple[str, str]:
@@ -390,6 +556,57 @@ def demo_generate(out: Path, days: int, seed: int, today: str | None) -> None:
     except OSError as error:
         raise CannotStart(f"--out {out} cannot be written ({error.strerror}).") from None
     say(f"{changed} files written to {out / 'costs'}; anomalies are labelled in {out / 'labels.json'}")
+
+
+def _monthly_budget(command: Command) -> Command:
+    return click.option(
+        "--monthly-budget",
+        metavar="AMOUNT",
+        help="Turns the budget alerts on, with this amount.",
+    )(command)
+
+
+@main.group()
+def grafana() -> None:
+    """Dashboards and alert rules for Grafana (docs/grafana.md)."""
+
+
+@grafana.command("export")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("grafana"),
+    show_default=True,
+    help="Folder to write dashboards/ and provisioning/ to.",
+)
+@_monthly_budget
+@told_in_one_line
+def grafana_export(out: Path, monthly_budget: str | None) -> None:
+    """Write dashboards, data sources, alert rules, contact points and policy as provisioning files.
+
+    Only what differs is written; secrets stay names of environment variables.
+    """
+    from app.grafana.choices import choices_from
+    from app.grafana.files import export
+
+    written = export(out, choices_from(read_settings(), monthly_budget))
+    for name in written:
+        say(f"written    {out / name}")
+    say(f"{len(written)} files written" if written else f"{out} is up to date")
+
+
+@grafana.command("push")
+@_monthly_budget
+@told_in_one_line
+def grafana_push(monthly_budget: str | None) -> None:
+    """Write the same into the Grafana at GRAFANA_URL, with GRAFANA_TOKEN. Pushing again changes nothing."""
+    from app.backends import open_dashboards
+    from app.grafana.choices import choices_from
+    from app.grafana.push import push
+
+    settings = read_settings()
+    for step in push(open_dashboards(settings), choices_from(settings, monthly_budget), settings):
+        say(f"{step.done:<10} {step.what}{f': {step.reason}' if step.reason else ''}")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from app.errors import CannotStart
+
+WEB_ADDRESS = r"^https?://[^\s?#@]+$"
+"""Without a user and a password in it: addresses are shown in messages."""
 
 
 class Settings(BaseModel):
@@ -21,13 +26,40 @@ class Settings(BaseModel):
         "",
         description="Where cost files arrive: `s3://bucket/costs/` or `file:///dir/costs/`. Unset: the sample organisation.",
     )
+    events_queue: str = Field(
+        "",
+        description="URL of an SQS queue with the bucket's event notifications, to hear of files within seconds.",
+    )
     data_dir: Path = Field(Path("data"), description="Directory of everything the embedded parts keep.")
     retention_days: int | None = Field(
         None, ge=0, description="Days the cost store keeps; 0 for ever. Default: 180 with InfluxDB, 0 embedded."
     )
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="The one currency of this deployment (ISO 4217).")
     settling_days: int = Field(2, ge=0, le=31, description="Full UTC days after a day until it counts as complete.")
+    restatement_notice_percent: Decimal = Field(
+        Decimal(1),
+        ge=0,
+        description="A complete day that is restated raises a notice when it moves by this many percent"
+        " and by the amount below.",
+    )
+    restatement_notice_amount: Decimal = Field(
+        Decimal(10),
+        ge=0,
+        description="Least move of a complete day, in the deployment's currency, that raises a notice.",
+    )
     watch_seconds: int = Field(300, ge=5, description="How often the scheduler lists the source.")
+    collect_roles: str = Field(
+        "",
+        description="Role ARNs of the payers to collect from, separated by commas; unset: the credentials there are.",
+    )
+    collect_external_id: SecretStr | None = Field(
+        None,
+        description="External id these roles ask for (`SPENDSCOPE_COLLECT_EXTERNAL_ID_FILE` for a mounted secret).",
+    )
+    collect_trailing_days: int = Field(3, ge=1, le=62, description="Days before today that each collection rewrites.")
+    collect_close_day: int = Field(
+        16, ge=1, le=28, description="Day of the month up to which each collection rewrites the previous month too."
+    )
     host: str = Field(
         "127.0.0.1", description="Address the web server listens on; only loopback until access control lands."
     )
@@ -89,12 +121,62 @@ class Settings(BaseModel):
         description="Another S3 endpoint; the other AWS_* variables are read by boto3 itself.",
     )
 
+    public_url: str = Field(
+        "http://127.0.0.1:8050",
+        pattern=WEB_ADDRESS,
+        description="Where a browser reaches Spendscope: what links in Grafana and in messages lead to.",
+    )
+    grafana_url: str | None = Field(
+        None,
+        pattern=WEB_ADDRESS,
+        json_schema_extra={"env": "GRAFANA_URL"},
+        description="Grafana that `spendscope grafana push` writes to.",
+    )
+    grafana_token: SecretStr | None = Field(
+        None,
+        json_schema_extra={"env": "GRAFANA_TOKEN"},
+        description="Token of a Grafana service account with the role Admin (`GRAFANA_TOKEN_FILE` for a mounted secret).",
+    )
+    grafana_influxdb_url: str | None = Field(
+        None,
+        pattern=WEB_ADDRESS,
+        json_schema_extra={"env": "GRAFANA_INFLUXDB_URL"},
+        description="InfluxDB as Grafana reaches it; unset: as INFLUXDB_URL.",
+    )
+    grafana_influxdb_token: SecretStr | None = Field(
+        None,
+        json_schema_extra={"env": "GRAFANA_INFLUXDB_TOKEN"},
+        description="Token for Grafana that may only read the bucket: viewers of Grafana can use all that it may.",
+    )
+    prometheus_url: str | None = Field(
+        None,
+        pattern=WEB_ADDRESS,
+        json_schema_extra={"env": "PROMETHEUS_URL"},
+        description="Prometheus that scrapes /metrics, as Grafana reaches it.",
+    )
+    alert_slack_url: SecretStr | None = Field(None, description="Slack incoming webhook of Grafana's contact point.")
+    alert_teams_url: SecretStr | None = Field(
+        None, description="Microsoft Teams Workflows URL of Grafana's contact point."
+    )
+    alert_webhook_url: str | None = Field(None, description="Where Grafana's contact point posts alerts as JSON.")
+    alert_webhook_secret: SecretStr | None = Field(
+        None, description="Grafana signs those posts with it (HMAC-SHA256); unset: not signed."
+    )
+    alert_emails: str | None = Field(None, description="Addresses of Grafana's contact point, separated by semicolons.")
+
     @field_validator("source")
     @classmethod
     def _source_is_known(cls, value: str) -> str:
         if value and not value.startswith(("s3://", "file:///")):
             raise ValueError("write it as s3://bucket/costs/ or file:///dir/costs/")
         return value if not value or value.endswith("/") else value + "/"
+
+    @field_validator("events_queue")
+    @classmethod
+    def _events_queue_is_a_url(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^/\s]+/\S+", value):
+            raise ValueError("write it as https://sqs.eu-west-1.amazonaws.com/123456789012/costs")
+        return value
 
     @property
     def retention(self) -> int:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from app.core.rollup import Grid, Month
 
-MAGIC: Final = b"SPGRIDS2"
+MAGIC: Final = b"SPGRIDS3"
 ALIGN: Final = 64
 _START: Final = 24
 """Bytes before the header."""

@@ -6,14 +6,19 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as TookTooLong
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from app.backends import Backends, open_backends
 from app.config import Settings
 from app.core.jobs import FINAL
-from app.costs import first_and_last_day, ledgers_of
+from app.core.periods import EARLIEST, LATEST
+from app.costs import first_and_last_day, kept_since, ledgers_of
 from app.errors import SpendscopeError
+from app.ingest import ANNOUNCED, LISTED, UNREADABLE
+from app.ports import Announcements
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +33,15 @@ class PartHealth:
 
 def check_parts(backends: Backends, *, seconds: float = CHECK_SECONDS) -> dict[str, PartHealth]:
     """Ask every part at once whether it can be used, for at most `seconds`."""
-    checks: Mapping[str, Callable[[], str]] = {
-        "source": lambda: _answered(backends.source.check, backends.source.root),
+    checks: dict[str, Callable[[], str]] = {
+        "source": lambda: _source(backends),
         "costs": lambda: _answered(backends.costs.check, type(backends.costs).__name__),
         "metadata": lambda: _answered(backends.metadata.check, type(backends.metadata).__name__),
         "queue": lambda: _answered(backends.queue.check, f"{backends.queue.waiting()} waiting"),
         "workers": lambda: _workers(backends),
     }
+    if backends.announcements is not None:
+        checks["events"] = lambda: _events(backends, backends.announcements)
     pool = ThreadPoolExecutor(len(checks), thread_name_prefix="check")
     try:
         asked = {name: pool.submit(check) for name, check in checks.items()}
@@ -47,6 +54,40 @@ def check_parts(backends: Backends, *, seconds: float = CHECK_SECONDS) -> dict[s
 def _answered(check: Callable[[], None], message: str) -> str:
     check()
     return message
+
+
+def _source(backends: Backends) -> str:
+    try:
+        backends.source.check()
+    except SpendscopeError as error:
+        listed = _last(backends, LISTED)
+        since = f"Its files were last listed at {listed:%Y-%m-%d %H:%M:%S} UTC." if listed else "It was never listed."
+        raise SpendscopeError(f"{error.message} {since}") from error
+    return backends.source.root
+
+
+def _events(backends: Backends, announcements: Announcements | None) -> str:
+    """Nothing is lost without them: the listing finds what was not announced, later."""
+    if announcements is None:
+        return "not used"
+    try:
+        announcements.check()
+    except SpendscopeError as error:
+        seconds = backends.settings.watch_seconds
+        raise SpendscopeError(f"{error.message} Files are still found by listing, every {seconds} s.") from error
+    heard, unreadable = _last(backends, ANNOUNCED), _last(backends, UNREADABLE)
+    said = f"last file announced at {heard:%Y-%m-%d %H:%M:%S} UTC" if heard else "no file announced yet"
+    if unreadable:
+        said += (
+            f"; a message that is no S3 event came at {unreadable:%Y-%m-%d %H:%M:%S} UTC (the scheduler's log says why)"
+        )
+    return said
+
+
+def _last(backends: Backends, name: str) -> datetime | None:
+    with suppress(SpendscopeError):
+        return backends.metadata.last_slot(name)
+    return None
 
 
 def _workers(backends: Backends) -> str:
@@ -72,7 +113,7 @@ def _health(asked: Future[str], seconds: float) -> PartHealth:
 
 def is_ready(parts: Mapping[str, PartHealth]) -> bool:
     """Stores, queue and one worker answer, data or not (DESIGN §7); a source that is down does not take pages away."""
-    return all(part.ok for name, part in parts.items() if name != "source")
+    return all(part.ok for name, part in parts.items() if name not in ("source", "events"))
 
 
 def status_of(backends: Backends, settings: Settings) -> dict[str, Any]:
@@ -92,6 +133,9 @@ def status_of(backends: Backends, settings: Settings) -> dict[str, Any]:
             found[f"days_{status}"] = len(coverage.with_status(status))
         found["data_version"] = backends.costs.rollup().version
     found["retention_days"] = settings.retention or "for ever"
+    if settings.retention and parts["metadata"].ok:
+        found["kept_by_day_since"] = str(kept_since(backends))
+        found["kept_by_month_since"] = str(min(backends.metadata.month_totals(EARLIEST, LATEST), default="none"))
     return found
 
 
@@ -124,6 +168,7 @@ def examine(settings: Settings) -> list[Finding]:
     for name, part in parts.items():
         # Without `up` the private queue and its workers are not expected to run.
         expected = running or bool(settings.redis_url) or name not in ("queue", "workers")
+        expected &= name != "events"
         findings.append(Finding("ok" if part.ok else "wrong" if expected else "note", name, part.message))
     return findings
 

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 from app.backends import Backends
 from app.core.charges import METRICS, Totals
 from app.core.jobs import Job, JobStatus
-from app.core.ledger import Arrival, DayRecord, Decision, Ingestion, begin, decide
-from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Unavailable
+from app.core.ledger import TAKEN, Arrival, DayRecord, Decision, Ingestion, begin, decide, touched
+from app.core.periods import DAY
+from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Refused, Unavailable
 from app.jobs import submit
 from app.ports import SourceObject, StoredDay
+from app.restatements import keep_history
 
 if TYPE_CHECKING:
     from app.core.dailycsv import ParsedDay
@@ -28,6 +30,15 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[int, "int | None", str], None]
 """Steps done, steps in all, what is being done. Raises when the job is no longer ours: nothing may be written then."""
+
+LISTED: Final = "source listed"
+ANNOUNCED: Final = "object announced"
+UNREADABLE: Final = "announcement unreadable"
+"""Names under which the schedule keeps when it last happened (`mark`)."""
+
+REPLACED: Final = frozenset({"superseded"})
+RETRIED: Final = REPLACED | {"quarantined"}
+"""Statuses of a version that is looked at again when it is listed, and when it is named."""
 
 STEPS: Final = 4
 AGREES: Final = Decimal("1e-6")
@@ -56,28 +67,52 @@ def watch(backends: Backends, keys: Iterable[str] | None = None) -> Watched:
     """List the source and submit an ingest job for every object version that is not in the ledger, newest day first.
 
     `keys` limits it to these objects; one that is not in the source raises NotFound. A version that was quarantined
-    by these parsing rules is known, not new.
+    is known, not new, unless it is named: what stood in its way may be gone (retention, a limit). One that another version took the place of, and that is there again, is
+    new again (an ETag comes back with its bytes).
     """
-    wanted = set(keys) if keys is not None else None
-    known = backends.metadata.known_versions(backends.source.root)
+    if keys is not None:
+        return _submitted(backends, _named(backends, keys), again=RETRIED)
+    watched = _submitted(backends, backends.source.list())
+    mark(backends, LISTED)
+    return watched
+
+
+def look_at(backends: Backends, keys: Iterable[str]) -> Watched:
+    """What `watch` does, for objects that something was said about; one that is not (or no longer) there is nothing."""
+    days = (key for key in dict.fromkeys(keys) if day_of(key) is not None)
+    found = [there for key in days if (there := backends.source.find(key)) is not None]
+    return _submitted(backends, found)
+
+
+def mark(backends: Backends, name: str) -> None:
+    """Keep when this last happened, to the second; `metadata.last_slot` tells."""
+    backends.metadata.take_slot(name, backends.clock().replace(microsecond=0))
+
+
+def _named(backends: Backends, keys: Iterable[str]) -> list[SourceObject]:
+    named = []
+    for key in sorted(set(keys)):
+        found = backends.source.find(key)
+        if found is None:
+            raise NotFound(f"{key[:200]!r} is not in {backends.source.root}. `spendscope ingest` lists what is.")
+        named.append(found)
+    return named
+
+
+def _submitted(backends: Backends, objects: Iterable[SourceObject], again: frozenset[str] = REPLACED) -> Watched:
     new: list[tuple[date, SourceObject]] = []
     seen = ignored = 0
-    for found in backends.source.list():
-        if wanted is not None and found.key not in wanted:
-            continue
-        if wanted is not None:
-            wanted.discard(found.key)
+    # Listed first: what a worker finishes meanwhile is known then.
+    listed = list(objects)
+    known = backends.metadata.known_versions(backends.source.root)
+    for found in listed:
         day = day_of(found.key)
         if day is None:
             ignored += 1
-        elif (found.key, found.version) in known:
+        elif known.get((found.key, found.version), "superseded") not in again:
             seen += 1
         else:
             new.append((day, found))
-    if wanted:
-        raise NotFound(
-            f"{sorted(wanted)[0][:200]!r} is not in {backends.source.root}. `spendscope ingest` lists what is."
-        )
     new.sort(key=lambda pair: pair[0], reverse=True)
     return Watched(tuple(submit_object(backends, day, found) for day, found in new), seen, ignored)
 
@@ -88,9 +123,11 @@ def day_of(key: str) -> date | None:
     if len(name) != 14 or not name.endswith(".csv"):
         return None
     try:
-        return date.fromisoformat(name[:10])
+        day = date.fromisoformat(name[:10])
     except ValueError:
         return None
+    # Python also reads `2024-W01-1`: two names for one day.
+    return day if name[:10] == str(day) else None
 
 
 def submit_object(backends: Backends, day: date, found: SourceObject, *, again: bool = False) -> Job:
@@ -107,6 +144,28 @@ def submit_object(backends: Backends, day: date, found: SourceObject, *, again: 
         params["again"] = True
     key = hashlib.sha256("\0".join((root, found.key, found.version)).encode()).hexdigest()
     return submit(backends, "ingest", params, key=key, priority=day.toordinal())
+
+
+def stored_file(backends: Backends, ingestion: Ingestion) -> SourceObject:
+    """The object version that an ingestion was made from, as the source lists it now.
+
+    Raises Conflict when the source does not hold that version any more, Refused when it is larger than this
+    deployment handles.
+    """
+    if ingestion.source != backends.source.root:
+        raise Conflict(
+            f"{ingestion.key} came from {ingestion.source}, but this deployment reads {backends.source.root} now."
+        )
+    found = backends.source.find(ingestion.key)
+    if found is None or found.version != ingestion.version:
+        became = "was removed from the source" if found is None else "was replaced in the source by a newer version"
+        raise Conflict(f"{ingestion.key} {became} since it was looked at. This version cannot be downloaded any more.")
+    if found.size > backends.settings.max_file_bytes:
+        raise Refused(
+            f"{found.key} has {found.size:,} bytes, more than the {backends.settings.max_file_bytes:,} handled here. "
+            f"Get it from {ingestion.source} directly."
+        )
+    return found
 
 
 def ingest_object(
@@ -130,10 +189,10 @@ def _object_of(backends: Backends, params: Mapping[str, Any]) -> SourceObject:
     if "version" in params:
         modified = datetime.fromisoformat(params["modified"])
         return SourceObject(params["key"], params["version"], int(params["size"]), modified)
-    for found in backends.source.list():
-        if found.key == params["key"]:
-            return found
-    raise NotFound(f"{str(params['key'])[:80]!r} is not in {backends.source.root}.")
+    found = backends.source.find(str(params["key"]))
+    if found is None:
+        raise NotFound(f"{str(params['key'])[:80]!r} is not in {backends.source.root}.")
+    return found
 
 
 @dataclass
@@ -166,8 +225,9 @@ class _Taking:
             ):
                 self.sha256, self.size = spooled.sha256, spooled.size
                 covered, failed = self._coverage()
-                if not self.again and self._is_known(failed):
-                    return self._noop()
+                if not self.again and self._is_known(failed) and (kept := self._kept()):
+                    keep_history(self.backends, self.backends.metadata.day_record(self.day))
+                    return self._noop(kept)
                 self._check_retention()
                 self.progress(1, STEPS, f"Checking {self.found.key}")
                 parsed = self._parse(spooled)
@@ -214,8 +274,16 @@ class _Taking:
                 )
             )
 
-    def _noop(self) -> Outcome:
-        self._record(status="noop", notice="The same bytes are already ingested.")
+    def _kept(self) -> Ingestion | None:
+        """The newest record of these bytes having been taken; none when a run died between flip and record."""
+        versions = self.backends.metadata.versions_of(self.backends.source.root, self.found.key)
+        taken = (one for one in versions if one.sha256 == self.sha256 and one.status in TAKEN)
+        return next(taken, None)
+
+    def _noop(self, kept: Ingestion) -> Outcome:
+        # A version that is looked at twice keeps its record, with what it was taken for.
+        if kept.version != self.found.version:
+            self._record(status="noop", notice="The same bytes are already ingested.")
         return Outcome("done-noop", f"{self.found.key}: these bytes are already ingested.", {"status": "noop"})
 
     def _take(self, parsed: ParsedDay, covered: frozenset[str] | None, failed: frozenset[str]) -> Outcome:
@@ -239,18 +307,25 @@ class _Taking:
         except Quarantined:
             self._give_up(before)
             raise
+        except Refused as error:
+            self._give_up(before)
+            raise Quarantined(Reason(error.code, error.message)) from error
         self._verify(stored, decision, parsed)
         self.progress(3, STEPS, f"Publishing {self.day}")
         if not self.backends.metadata.put_day_record(decision.record):
             raise Unavailable("metadata", f"The ledger of {self.day} was changed by another job; this one runs again.")
         self.backends.costs.publish(self.day)
+        keep_history(self.backends, decision.record)
         return self._ingested(before, decision, parsed)
 
     def _begin(self) -> DayRecord:
         """Mark the day as ours to write. Raises Unavailable while another job holds it."""
         metadata, now = self.backends.metadata, self.backends.clock()
         until = now + timedelta(seconds=self.backends.settings.job_timeout_seconds + 30)
-        marked = begin(metadata.day_record(self.day), self.job_id, now, until)
+        record = metadata.day_record(self.day)
+        # Whoever flipped it last may have been killed before its history was kept.
+        keep_history(self.backends, record)
+        marked = begin(record, self.job_id, now, until)
         if marked is None or not metadata.put_day_record(marked):
             raise Unavailable("metadata", f"{self.day} is being written by another job; this one waits.", retry_after=2)
         return marked
@@ -312,6 +387,7 @@ class _Taking:
     ) -> None:
         from app.core.dailycsv import PARSER
 
+        was_quarantined = self._is_quarantined()
         self.backends.metadata.put_ingestion(
             Ingestion(
                 id=self.ingestion_id(),
@@ -335,6 +411,20 @@ class _Taking:
                 job_id=None if self.job_id == "direct" else self.job_id,
             )
         )
+        if was_quarantined or status == "quarantined":
+            self._move_version()
+
+    def _is_quarantined(self) -> bool:
+        return bool(self.backends.metadata.quarantined_days(self.day, self.day + DAY))
+
+    def _move_version(self) -> None:
+        """A quarantine that begins or ends changes no figure, yet everybody who keeps answers must notice it.
+
+        Where this is not the next revision, another job has moved the version, or will when it is done.
+        """
+        record = self.backends.metadata.day_record(self.day)
+        if not record.restating:
+            self.backends.metadata.put_day_record(touched(record))
 
     def ingestion_id(self) -> str:
         """The same object version always has the same id: a run that is repeated replaces its own record."""
@@ -343,7 +433,7 @@ class _Taking:
 
     def _supersede_older(self) -> None:
         for older in self.backends.metadata.versions_of(self.backends.source.root, self.found.key):
-            if older.id != self.ingestion_id() and older.status == "ingested":
+            if older.id != self.ingestion_id() and older.status in ("ingested", "noop"):
                 self.backends.metadata.put_ingestion(replace(older, status="superseded"))
 
 

@@ -26,6 +26,7 @@ from app.core.jobs import JOB_STATUSES
 from app.core.ledger import INGESTION_STATUSES
 from app.costs import ledgers_of
 from app.errors import SpendscopeError
+from app.ingest import ANNOUNCED, LISTED, UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +88,13 @@ class State(Collector):
 
     def _asked(self) -> dict[str, list[Metric] | None]:
         """What each part answered; None for one that did not."""
-        parts: Mapping[str, Callable[[Backends], list[Metric]]] = {
+        parts: dict[str, Callable[[Backends], list[Metric]]] = {
             "costs": _costs,
             "metadata": _metadata,
             "queue": _queue,
         }
+        if self.backends.announcements is not None:
+            parts["events"] = _events
         pool = ThreadPoolExecutor(len(parts), thread_name_prefix="metrics")
         try:
             asked = {part: pool.submit(ask, self.backends) for part, ask in parts.items()}
@@ -139,7 +142,7 @@ def _metadata(backends: Backends) -> list[Metric]:
     if through := ledgers.coverage.complete_through:
         about = "Seconds since the end of the last day of the unbroken run of complete days."
         found.append(_gauge("complete_age_seconds", about, {"": _since_end_of(through, now)}))
-    return found
+    return [*found, *_last_times(backends)]
 
 
 def _queue(backends: Backends) -> list[Metric]:
@@ -147,6 +150,24 @@ def _queue(backends: Backends) -> list[Metric]:
         _gauge("queue_waiting", "Jobs in the queue.", {"": backends.queue.waiting()}),
         _gauge("workers", "Workers that have shown a sign of life lately.", {"": backends.queue.workers()}),
     ]
+
+
+def _events(backends: Backends) -> list[Metric]:
+    if backends.announcements is None:
+        return []
+    return [_gauge("events_waiting", "Event messages not dealt with yet.", {"": backends.announcements.waiting()})]
+
+
+def _last_times(backends: Backends) -> Iterator[Metric]:
+    """Ages of what happened at all; nothing for what never did."""
+    abouts = {
+        LISTED: ("source_listed_age_seconds", "Seconds since the source was last listed."),
+        ANNOUNCED: ("event_age_seconds", "Seconds since a file was last announced by an event."),
+        UNREADABLE: ("event_unreadable_age_seconds", "Seconds since a message of the events queue was no S3 event."),
+    }
+    for name, (metric, about) in abouts.items():
+        if last := backends.metadata.last_slot(name):
+            yield _gauge(metric, about, {"": (backends.clock() - last).total_seconds()})
 
 
 def _since_end_of(day: date, now: datetime) -> float:

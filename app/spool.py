@@ -6,6 +6,7 @@ Reason codes: too_large, empty, not_gzip, gzip_corrupt, gzip_truncated.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -64,9 +65,17 @@ def _temporary(directory: Path | None) -> AbstractContextManager[IO[bytes]]:
         raise _unavailable(error, directory) from error
 
 
-def _unavailable(error: OSError, directory: Path | None) -> Unavailable:
+def _unavailable(error: OSError, directory: Path | None, taken: int = 0) -> Unavailable:
     place = directory or tempfile.gettempdir()
-    return Unavailable("spool", f"{place} takes no more: {error.strerror}. Free space there and it goes on by itself.")
+    try:
+        free = f", {shutil.disk_usage(place).free:,} bytes free"
+    except OSError:
+        free = ""
+    return Unavailable(
+        "spool",
+        f"{place} takes no more after {taken:,} bytes of a file: {error.strerror}{free}. "
+        "Free space there and it goes on by itself.",
+    )
 
 
 def _too_large(most_bytes: int) -> Quarantined:
@@ -90,7 +99,7 @@ class _Target:
             while left:
                 left = left[self._file.write(left) or 0 :]
         except OSError as error:
-            raise _unavailable(error, self._directory) from error
+            raise _unavailable(error, self._directory, self.size) from error
 
     def finish(self) -> None:
         """Nothing is pending."""

@@ -1,4 +1,8 @@
-"""The Overview as it is usually written: a pandas frame in memory, groupby in the callback, plotly graph objects."""
+"""The Overview as it is usually written: a pandas frame in memory, groupby in the callback, plotly graph objects.
+
+It shows what ours shows: the six panels, the line of the days before, who moved, the breakdown with its comparison
+and the filters' options with their costs. Trends in table rows, exact decimals and coverage it does not have.
+"""
 
 from __future__ import annotations
 
@@ -11,48 +15,109 @@ import pandas as pd
 import plotly.graph_objects as go
 from dash import Dash, Input, Output, dcc, html
 
-PANELS = ("total", "trend", "grid", "regions", "top", "comparison", "usage")
+FIGURES = ("trend", "grid", "regions", "top", "comparison", "usage")
+DIMENSIONS = ("service", "region", "account")
+ROWS = 15
 COSTS = ("amortized_cost", "blended_cost", "unblended_cost")
 
 
 def create_server() -> Any:
     frame = pd.read_parquet(os.environ["BENCH_FRAME"])
     app = Dash(__name__)
-    graphs = [dcc.Graph(id=name) for name in PANELS[1:]]
-    app.layout = html.Div([dcc.Location(id="url"), html.Div(id="total"), *graphs])
+    graphs = [dcc.Graph(id=name) for name in FIGURES]
+    filters = [dcc.Dropdown(id=f"filter-{name}", multi=True) for name in DIMENSIONS]
+    app.layout = html.Div([dcc.Location(id="url"), *filters, html.Div(id="total"), *graphs, html.Div(id="breakdown")])
 
     @app.callback(
-        [Output("total", "children"), *(Output(name, "figure") for name in PANELS[1:])], Input("url", "search")
+        [
+            Output("total", "children"),
+            *(Output(name, "figure") for name in FIGURES),
+            Output("breakdown", "children"),
+            *(Output(f"filter-{name}", "options") for name in DIMENSIONS),
+        ],
+        Input("url", "search"),
     )
     def draw(search: str) -> list[Any]:
         asked = parse_qs(search.lstrip("?"))
         start, end = (date.fromisoformat(asked[name][0]) for name in ("start", "end"))
-        chosen = frame[(frame["date"] >= pd.Timestamp(start)) & (frame["date"] < pd.Timestamp(end))]
-        before = frame[(frame["date"] >= pd.Timestamp(start - (end - start))) & (frame["date"] < pd.Timestamp(start))]
-        for dimension in ("account", "service", "region"):
-            if dimension in asked:
-                chosen = chosen[chosen[dimension].isin(asked[dimension])]
-                before = before[before[dimension].isin(asked[dimension])]
+        chosen = filtered(between(frame, start, end), asked)
+        before = filtered(between(frame, start - (end - start), start), asked)
+        by_service = moves(chosen, before)
         return [
-            [html.H2(f"${chosen['amortized_cost'].sum():,.2f}"), html.P(f"${before['amortized_cost'].sum():,.2f}")],
-            trend(chosen),
+            total(chosen, before, by_service),
+            trend(chosen, before),
             grid(chosen),
             bars(chosen.groupby("region", observed=True)["amortized_cost"].sum().sort_values()),
             bars(chosen.groupby(["service", "region"], observed=True)["amortized_cost"].sum().nlargest(5)),
             comparison(chosen),
             bars(chosen.groupby("service", observed=True)["usage_quantity"].sum().nlargest(10)),
+            breakdown(by_service),
+            *(options(between(frame, start, end), asked, name) for name in DIMENSIONS),
         ]
 
     return app.server
 
 
-def trend(chosen: pd.DataFrame) -> go.Figure:
+def between(frame: pd.DataFrame, start: date, end: date) -> pd.DataFrame:
+    return frame[(frame["date"] >= pd.Timestamp(start)) & (frame["date"] < pd.Timestamp(end))]
+
+
+def filtered(frame: pd.DataFrame, asked: dict[str, list[str]], but: str = "") -> pd.DataFrame:
+    for dimension in DIMENSIONS:
+        if dimension in asked and dimension != but:
+            frame = frame[frame[dimension].isin(asked[dimension])]
+    return frame
+
+
+def moves(chosen: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    sums = [part.groupby("service", observed=True)["amortized_cost"].sum() for part in (chosen, before)]
+    table = pd.concat(sums, axis=1, keys=["now", "before"]).fillna(0).sort_values("now", ascending=False)
+    return table.assign(change=table["now"] - table["before"])
+
+
+def total(chosen: pd.DataFrame, before: pd.DataFrame, by_service: pd.DataFrame) -> list[Any]:
+    up, down = by_service["change"].idxmax(), by_service["change"].idxmin()
+    return [
+        html.H2(f"${chosen['amortized_cost'].sum():,.2f}"),
+        html.P(f"${before['amortized_cost'].sum():,.2f} before"),
+        html.P(f"{up}: ${by_service['change'][up]:+,.2f}"),
+        html.P(f"{down}: ${by_service['change'][down]:+,.2f}"),
+    ]
+
+
+def breakdown(by_service: pd.DataFrame) -> html.Table:
+    whole = by_service["now"].sum()
+    rows = [
+        html.Tr(
+            [
+                html.Th(html.A(str(row.Index), href=f"?service={row.Index}")),
+                html.Td(f"${row.now:,.2f}"),
+                html.Td(f"{row.now / whole:.1%}"),
+                html.Td(f"${row.before:,.2f}"),
+                html.Td(f"${row.change:+,.2f}"),
+            ]
+        )
+        for row in by_service.head(ROWS).itertuples()
+    ]
+    return html.Table(rows)
+
+
+def options(frame: pd.DataFrame, asked: dict[str, list[str]], name: str) -> list[dict[str, str]]:
+    """A filter's values under the other filters, largest first, with their costs."""
+    sums = filtered(frame, asked, but=name).groupby(name, observed=True)["amortized_cost"].sum()
+    found = sums.sort_values(ascending=False).head(500)
+    return [{"label": f"{value} ${cost:,.2f}", "value": str(value)} for value, cost in found.items()]
+
+
+def trend(chosen: pd.DataFrame, before: pd.DataFrame) -> go.Figure:
     daily = chosen.groupby(["date", "service"], observed=True)["amortized_cost"].sum().unstack(fill_value=0)
     largest = daily.sum().nlargest(6).index
     figure = go.Figure()
     for service in largest:
         figure.add_bar(x=daily.index, y=daily[service], name=str(service))
     figure.add_bar(x=daily.index, y=daily.drop(columns=largest).sum(axis=1), name="Other")
+    earlier = before.groupby("date")["amortized_cost"].sum()
+    figure.add_scatter(x=daily.index[: len(earlier)], y=earlier, name="30 days before", line={"dash": "dot"})
     figure.update_layout(barmode="stack")
     return figure
 

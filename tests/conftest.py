@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from app.backends import Backends
+from tests import influxdb
 from tests.arrivals import opened, settings_for
+from tests.influxdb import Server
 
 # A loaded machine is slow, not wrong; contract classes run one property on several adapters.
 settings.register_profile("spendscope", deadline=None, suppress_health_check=[HealthCheck.differing_executors])
@@ -27,5 +30,18 @@ def backends(tmp_path: Path, folder: Path) -> Backends:
     return opened(settings_for(tmp_path, folder))
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real InfluxDB, one for all tests; each makes a bucket of its own."""
+    with influxdb.found(tmp_path_factory.mktemp("influxd")) as server:
+        yield server
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak", default="4", help="Kill schedules of tests/workers/test_soak.py; `make soak` runs 50.")
+    parser.addoption(
+        "--soak",
+        default="4",
+        help="Kill schedules of tests/workers/test_soak.py, and a tenth of the histories of tests/test_last_truth.py (at least 50). "
+        "`make soak` runs 50 and 500.",
+    )
+    parser.addoption("--image", action="store_true", help="Follow the Dockerfile in a clean root; `make image-check`.")

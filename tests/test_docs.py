@@ -40,15 +40,30 @@ def test_the_changelog_has_this_version() -> None:
     assert f"## [{app.__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
-def test_the_lock_has_hashes_and_no_addresses(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [("requirements.lock", 20), ("requirements-dev.lock", 20), ("requirements-mongo-test.lock", 5)],
+)
+def test_the_lock_has_hashes_and_no_addresses(name: str, packages: int) -> None:
     text = (ROOT / name).read_text("utf-8")
     assert "://" not in text
     pinned = re.findall(r"^([a-z0-9][a-z0-9._-]*)(\[.*\])?==", text, re.MULTILINE)
-    assert len(pinned) > 20
+    assert len(pinned) > packages
     for block in re.split(r"\n(?=[a-z0-9])", text[text.index("\n", text.index("==") - 40) :]):
         if "==" in block.split("\n")[0]:
             assert "--hash=sha256:" in block, block[:60]
+
+
+def test_the_npm_lock_has_no_addresses_of_packages() -> None:
+    text = (ROOT / "package-lock.json").read_text("utf-8")
+    assert '"resolved"' not in text
+    assert '"node_modules/@influxdata/flux-lsp-node"' in text
+
+
+def test_the_server_of_the_mongodb_tests_is_in_no_other_lock() -> None:
+    assert "\nsecantusdb==" in (ROOT / "requirements-mongo-test.lock").read_text("utf-8")
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        assert "secantus" not in (ROOT / name).read_text("utf-8"), name
 
 
 def test_every_dependency_has_a_decision() -> None:

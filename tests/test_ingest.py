@@ -14,7 +14,7 @@ from app.backends import Backends
 from app.core.ledger import begin
 from app.core.periods import DateRange
 from app.core.query import CostQuery
-from app.costs import ask, usage_units
+from app.costs import ask, snapshot
 from app.errors import InvalidInput, NotFound, Quarantined, Reason, Unavailable
 from app.ingest import day_of, watch
 from tests.arrivals import DAY, NOW, amount, arrive, csv, opened, settings_for, take
@@ -77,6 +77,38 @@ def test_a_file_whose_days_belong_to_another_is_held(backends: Backends, folder:
     assert watch(backends).jobs == (), "a held file is known"
 
 
+def test_a_version_that_is_taken_twice_keeps_its_record(backends: Backends, folder: Path) -> None:
+    """A listing may submit what a worker finishes in the same moment."""
+    key = arrive(folder, csv("a,S,r,1,1,1,1"))
+    take(backends, key)
+    before = backends.metadata.ingestions(limit=9).items
+    assert take(backends, key).status == "done-noop"
+    assert backends.metadata.ingestions(limit=9).items == before
+    assert before[0].totals is not None
+
+
+def test_a_run_that_died_between_flip_and_record_is_recorded_by_the_next(backends: Backends, folder: Path) -> None:
+    key = arrive(folder, csv("a,S,r,1,1,1,1"))
+
+    class Killed(BaseException):
+        pass
+
+    class Dying:
+        def __getattr__(self, name: str) -> object:
+            return getattr(backends.metadata, name)
+
+        def put_ingestion(self, _: object) -> None:
+            raise Killed
+
+    with pytest.raises(Killed):
+        take(replace(backends, metadata=Dying()), key)  # type: ignore[arg-type]
+    assert amount(backends) == 1
+    assert take(backends, key).status == "done"
+    (record,) = backends.metadata.ingestions(limit=9).items
+    assert (record.status, record.rows) == ("ingested", 1)
+    assert amount(backends) == 1
+
+
 def test_while_another_job_writes_the_day_this_one_waits(backends: Backends, folder: Path) -> None:
     take(backends, arrive(folder, csv("a,S,r,1,1,1,1")))
     record = backends.metadata.day_record(DAY)
@@ -131,7 +163,7 @@ def test_a_usage_quantity_has_a_unit_only_where_it_is_one(backends: Backends, fo
     asked = CostQuery(DateRange(DAY, DAY + timedelta(days=1)), metric="usage_quantity")
     assert ask(backends, asked).unit is None
     assert ask(backends, replace(asked, filters=(("service", ("EC2",)),))).unit == "Hrs"
-    assert usage_units(backends, asked) == {"EC2": "Hrs", "S3": "GB-Mo"}
+    assert snapshot(backends).rollup.units(asked) == {"EC2": "Hrs", "S3": "GB-Mo"}
     assert ask(backends, asked.measured("amortized_cost")).unit == "USD"
 
 

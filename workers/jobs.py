@@ -24,6 +24,7 @@ from app.config import Settings, read_settings
 from app.core.jobs import Job, JobStatus
 from app.errors import BadCredentials, InvalidInput, NotFound, Refused, SpendscopeError, Unavailable
 from app.ingest import Outcome, Progress, ingest_object
+from workers.collecting import backfill, collect
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def _ingest(backends: Backends, job: Job, progress: Progress) -> Outcome:
     return ingest_object(backends, job.params, progress, job_id=job.id)
 
 
-HANDLERS: Final[Mapping[str, Handler]] = {"ingest": _ingest}
+HANDLERS: Final[Mapping[str, Handler]] = {"ingest": _ingest, "collect": collect, "backfill": backfill}
 
 
 @dataclass

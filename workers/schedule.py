@@ -15,7 +15,12 @@ from app.backends import Backends, open_backends
 from app.config import Settings
 from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
-from app.ingest import repair, watch
+from app.ingest import ANNOUNCED, UNREADABLE, look_at, mark, repair, watch
+from app.ports import Announcement, Announcements
+from app.reconciliation import take_references
+from app.restatements import keep_histories
+from app.retention import keep_to_retention
+from workers.jobs import CREDENTIALS_WAIT_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +28,9 @@ REAP_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 5.0
 MOST_PUSHED: Final = 1000
 """Jobs handed to the queue in one go: after a queue was emptied the next ones follow while these are being done."""
+
+IDLE_SECONDS: Final = 0.5
+"""Pause after nothing was heard, for a queue that does not wait as it was asked to."""
 
 START_SLOT_SECONDS: Final = 10
 """Schedulers that start within this time of each other look at the source once."""
@@ -39,6 +47,9 @@ def run_scheduler(settings: Settings) -> None:
     # A listing may wait half a minute for a silent source: beside the reaper, not before it.
     watching = threading.Thread(target=Watching(backends).run, args=(stop,), name="watch", daemon=True)
     watching.start()
+    if backends.announcements is not None:
+        hearing = Hearing(backends, backends.announcements)
+        threading.Thread(target=hearing.run, args=(stop,), name="hear", daemon=True).start()
     Reaping(backends).run(stop)
     watching.join(0.5)
 
@@ -156,7 +167,9 @@ class Watching:
         self._backends = backends
         self._slots: dict[str, datetime] = {}
         self._repaired = self._begun = False
+        self._look_from: datetime | None = None
         self._schedule, self._source = Outage("schedule"), Outage("source")
+        self._references = Outage("references")
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -176,7 +189,7 @@ class Watching:
         # This process looks at once when it starts, also in a slot that another one took.
         first = not self._begun and self._is_due("watch at start", START_SLOT_SECONDS)
         self._begun = True
-        due: list[Callable[[], object]] = [self._look] if regular or first else []
+        due: list[Callable[[], object]] = [self._look] if (regular or first) and not self._is_refused() else []
         if self._is_due("housekeeping", 24 * 60 * 60):
             due.append(self._keep_house)
         return due
@@ -190,18 +203,86 @@ class Watching:
         self._slots[name] = slot
         return taken
 
+    def _is_refused(self) -> bool:
+        """Whether the source refused the credentials a short while ago: trying does not mend them."""
+        return self._look_from is not None and self._backends.clock() < self._look_from
+
     def _look(self) -> None:
         """Queue what is new in the source, after (once) what ledger and cost store disagree about."""
+        try:
+            self._look_through()
+        except BadCredentials:
+            self._look_from = self._backends.clock() + timedelta(seconds=CREDENTIALS_WAIT_SECONDS)
+            raise
+
+    def _look_through(self) -> None:
         if not self._repaired:
             repair(self._backends)
+            keep_histories(self._backends)
+            keep_to_retention(self._backends)
             self._repaired = True
         found = watch(self._backends)
+        # Beside the cost files, and no reason to stop looking at them: the role may not be allowed to list references.
+        _guarded(self._references, lambda: take_references(self._backends))
         if found.jobs:
             log.info("%d new files, %d known", len(found.jobs), found.known)
 
     def _keep_house(self) -> None:
         oldest = self._backends.clock() - timedelta(days=self._backends.settings.keep_jobs_days)
         log.info("Housekeeping: %d old jobs forgotten", self._backends.metadata.forget_jobs(finished_before=oldest))
+        keep_to_retention(self._backends)
+
+
+class Hearing:
+    """Looks at objects as soon as the source announces them. A message is settled once its job is recorded; what was
+    never announced, the next listing finds."""
+
+    def __init__(self, backends: Backends, announcements: Announcements) -> None:
+        self._backends, self._announcements = backends, announcements
+        self._outage = Outage("events")
+        self._unreadable = 0
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            stop.wait(self.once())
+
+    def once(self) -> float:
+        """Take what there is to hear; the seconds to pause before the next time."""
+        try:
+            heard = self._announcements.hear()
+            self._refuse([one for one in heard if one.unreadable])
+            self._take([one for one in heard if not one.unreadable])
+        except SpendscopeError as error:
+            self._outage.began(error)
+            return CREDENTIALS_WAIT_SECONDS if isinstance(error, BadCredentials) else RETRY_SECONDS
+        except Exception:
+            log.exception("Announcements could not be taken; trying again")
+            return RETRY_SECONDS
+        self._outage.ended()
+        return 0.0 if heard else IDLE_SECONDS
+
+    def _take(self, heard: list[Announcement]) -> None:
+        if not heard:
+            return
+        found = look_at(self._backends, (key for one in heard for key in one.keys))
+        mark(self._backends, ANNOUNCED)
+        self._announcements.settle(heard)
+        if found.jobs:
+            log.info("%d files announced, first %s", len(found.jobs), found.jobs[0].params["key"])
+
+    def _refuse(self, heard: list[Announcement]) -> None:
+        """Tell of the first message that cannot be read, and again whenever twice as many were seen."""
+        if not heard:
+            return
+        before, self._unreadable = self._unreadable, self._unreadable + len(heard)
+        if before.bit_length() != self._unreadable.bit_length():
+            log.warning(
+                "%d messages of the events queue were no S3 events and are not kept, the last one because %s",
+                self._unreadable,
+                heard[-1].unreadable,
+            )
+        mark(self._backends, UNREADABLE)
+        self._announcements.reject(heard)
 
 
 def _guarded(outage: Outage, work: Callable[[], object]) -> bool:

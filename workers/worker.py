@@ -24,6 +24,7 @@ from uuid import uuid4
 
 import redis
 from rq import Worker as BaseWorker
+from rq.exceptions import StopRequested
 from rq.utils import now
 
 from app.adapters.rq import IdJob, IdQueue, connect, open_queue, private_url
@@ -80,6 +81,9 @@ def _worked_until_stopped(settings: Settings) -> bool:
         worker = open_worker(settings)
         process.worker = worker.name
         worker.work(logging_level="WARNING")
+    except StopRequested:
+        assert worker is not None
+        worker.teardown()  # type: ignore[no-untyped-call]
     except (redis.RedisError, OSError) as error:
         log.warning("The queue does not answer (%s); trying again", type(error).__name__)
     return worker is not None and worker.stop_asked
@@ -111,8 +115,14 @@ class HorseWorker(BaseWorker):
     max_connection_wait_time = 5.0
     stop_asked = False
 
+    def register_birth(self) -> None:
+        """RQ listens to signals only some time after it is seen: a stop in between would leave a dead worker listed."""
+        self._install_signal_handlers()  # type: ignore[no-untyped-call]
+        super().register_birth()  # type: ignore[no-untyped-call]
+
     def request_stop(self, signum: int, frame: Any) -> None:
-        self.stop_asked = True
+        # RQ only raises while no job is under way, and an exception out of a signal handler may be swallowed.
+        self.stop_asked = self._stop_requested = True
         timer = threading.Timer(FINISH_SECONDS, self._give_back)
         timer.daemon = True
         timer.start()
@@ -140,7 +150,7 @@ class HorseWorker(BaseWorker):
         """What RQ tidies is of no consequence here (the records decide), so nothing in there may end the worker."""
         try:
             super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
-        except (redis.ConnectionError, redis.TimeoutError):
+        except (redis.ConnectionError, redis.TimeoutError, StopRequested):
             raise
         except Exception:
             log.warning("Tidying the queue failed; somebody else may write to this Redis", exc_info=True)
@@ -185,6 +195,8 @@ def preload(settings: Settings) -> None:
     )
     for name in (*PRELOADED, *(f"app.adapters.{adapter}" for adapter in adapters)):
         import_module(name)
+    if "s3" in adapters:
+        import_module("app.adapters.s3").load_models()
 
 
 def end_on_signals() -> None:

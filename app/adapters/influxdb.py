@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
+from influxdb_client.client.exceptions import InfluxDBError
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.domain.bucket_retention_rules import BucketRetentionRules
@@ -105,13 +106,24 @@ class InfluxCostStore:
         seconds = self._retention_days * 86_400
         found = self._server.bucket_retention()
         if found is None:
-            self._server.create_bucket(seconds, _shard_seconds(self._retention_days))
-        elif found != seconds:
+            found = self._make_bucket(seconds)
+        if found != seconds:
             raise CannotStart(
                 f"The InfluxDB bucket {self._server.bucket!r} keeps {_days(found)}, but SPENDSCOPE_RETENTION_DAYS asks for "
                 f"{_days(seconds)}. Set it to {found // 86_400}, or change the bucket: "
                 f"influx bucket update --id … --retention {seconds}s"
             )
+
+    def _make_bucket(self, seconds: int) -> int:
+        """Its retention; another process that starts now may have been first."""
+        try:
+            self._server.create_bucket(seconds, _shard_seconds(self._retention_days))
+        except CannotStart:
+            found = self._server.bucket_retention()
+            if found is None:
+                raise
+            return found
+        return seconds
 
     def check(self) -> None:
         if self._server.bucket_retention() is None:
@@ -144,6 +156,10 @@ class InfluxCostStore:
     def stored_days(self) -> Mapping[date, StoredDay]:
         """Nothing: what readers see is decided by the ledger here."""
         return {}
+
+    def forget(self, before: date) -> Sequence[date]:  # noqa: ARG002
+        """Nothing to do: the bucket's retention drops points, and the read model shows no older ones."""
+        return ()
 
     def publish(self, day: date) -> None:
         stored, self._read_back = self._read_back, None
@@ -304,10 +320,11 @@ class _Server:
                 ),
                 attempts=1,
             )
-        except (BadCredentials, Conflict) as error:
+        except (BadCredentials, Conflict, InfluxDBError) as error:
+            # The driver's own error: it looks for the organisation first, and the token may see none of that name.
             raise CannotStart(
                 f"InfluxDB at {self.url} has no bucket {self.bucket!r} in organisation {self.org!r}, and it cannot be created: "
-                f"{error.message} Create it, or use a token that may."
+                f"{error.message} Create it, correct INFLUXDB_ORG, or use a token that may."
             ) from error
 
     def write(self, block: bytes) -> None:
@@ -417,11 +434,15 @@ def _said(error: ApiException) -> str:
 
 
 def _points(lines: Iterator[str]) -> dict[date, Points]:
-    """Points of a streamed answer. An error after its beginning comes as a table of its own."""
+    """Points of a streamed answer. An error after its beginning comes as a table of its own.
+
+    What lacks a dimension is left out: none of ours does (see lineprotocol.escaped), and it has no column at all in a
+    table in which every point lacks it.
+    """
     found: dict[date, Points] = {}
     header: list[str] | None = None
     places: list[int] = []
-    time_at = field_at = value_at = 0
+    time_at = field_at = value_at = foreign = 0
     for row in csv.reader(lines):
         if not row:
             header = None
@@ -429,13 +450,19 @@ def _points(lines: Iterator[str]) -> dict[date, Points]:
             header = row
             if "error" in header:
                 continue
-            places = [header.index(name) for name in DIMENSIONS]
+            places = [header.index(name) for name in DIMENSIONS if name in header]
             time_at, field_at, value_at = (header.index(name) for name in ("_time", "_field", "_value"))
         elif "error" in header:
             raise ApiException(status=500, reason=row[header.index("error")][:500])
         else:
+            key = tuple([row[place] for place in places])
+            if len(key) < len(DIMENSIONS) or "" in key:
+                foreign += 1
+                continue
             day = found.setdefault(date.fromisoformat(row[time_at][:10]), {})
-            day.setdefault(tuple([row[place] for place in places]), {})[row[field_at]] = row[value_at]
+            day.setdefault(key, {})[row[field_at]] = row[value_at]
+    if foreign:
+        log.warning("Left out %d values in InfluxDB that lack a dimension: Spendscope did not write them.", foreign)
     return found
 
 

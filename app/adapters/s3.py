@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from functools import cache
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -22,16 +24,20 @@ from botocore.exceptions import (
     SSOError,
     TokenRetrievalError,
 )
+from botocore.loaders import create_loader
 from urllib3.exceptions import HTTPError
 
+from app.core.reconciliation import unreadable
 from app.errors import BadCredentials, CannotStart, Conflict, Quarantined, Reason, SpendscopeError, Unavailable
-from app.ports import SourceObject
+from app.ports import REFERENCE_BYTES, SourceObject
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectsV2OutputTypeDef
 
 SIDECAR_BYTES: Final = 2**20
+LONGEST_KEY: Final = 1024
+"""S3's limit, in bytes of UTF-8."""
 ATTEMPTS: Final = 6
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
@@ -70,7 +76,7 @@ class S3Source:
         if not root.startswith("s3://") or not self.bucket:
             raise CannotStart(f"SPENDSCOPE_SOURCE {root[:200]!r} names no bucket. Write it as s3://bucket/costs/.")
         try:
-            self._session = session = boto3.session.Session()
+            self._session = session = _session()
             # Both are made at once: a boto3 session must not be used by two threads, its clients may be.
             self.client = _client(session, endpoint_url, attempts, connect_seconds, read_seconds)
             self._probe = _client(session, endpoint_url, 1, min(PROBE_SECONDS, connect_seconds), PROBE_SECONDS)
@@ -84,24 +90,36 @@ class S3Source:
             self._probe.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, Delimiter="/", MaxKeys=1)
 
     def list(self) -> Iterator[SourceObject]:
+        return self._below(self.prefix)
+
+    def _below(self, prefix: str) -> Iterator[SourceObject]:
         pages = iter(
-            self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix, Delimiter="/")
+            self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
         )
         while True:
             with self._failures():
                 page = next(pages, None)
             if page is None:
                 return
-            for entry in page.get("Contents", []):
-                name = entry["Key"].removeprefix(self.prefix)
-                # A name that cannot be shown is no cost file's; no name at all is the marker of the "folder" itself.
-                if name and name.isprintable():
-                    yield SourceObject(name, entry["ETag"], entry["Size"], entry["LastModified"].astimezone(UTC))
+            yield from _listed(page, prefix)
+
+    def find(self, key: str) -> SourceObject | None:
+        # By listing, not HEAD: what comes back is to the letter what the next listing tells, with the same rights.
+        if "/" in key or not key.isprintable() or len((self.prefix + key).encode()) > LONGEST_KEY:
+            return None
+        with self._failures():
+            page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + key, Delimiter="/", MaxKeys=1)
+        return next((found for found in _listed(page, self.prefix) if found.key == key), None)
 
     @contextmanager
     def open(self, found: SourceObject) -> Iterator[BinaryIO]:
+        with self._opened(self.prefix, found) as stream:
+            yield stream
+
+    @contextmanager
+    def _opened(self, prefix: str, found: SourceObject) -> Iterator[BinaryIO]:
         with self._failures(found.key):
-            answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + found.key, IfMatch=found.version)
+            answer = self.client.get_object(Bucket=self.bucket, Key=prefix + found.key, IfMatch=found.version)
         with self._body(answer, found.key, found.size) as stream:
             # Not every server that speaks S3 heeds If-Match.
             if answer["ETag"] != found.version:
@@ -109,8 +127,7 @@ class S3Source:
             yield stream
 
     def sidecar(self, day: date) -> bytes | None:
-        parent = self.prefix.rstrip("/").rpartition("/")[0]
-        key = f"{parent}/coverage/{day}.json" if parent else f"coverage/{day}.json"
+        key = f"{self._beside('coverage')}{day}.json"
         try:
             with self._failures(key):
                 answer = self.client.get_object(Bucket=self.bucket, Key=key)
@@ -126,6 +143,20 @@ class S3Source:
                     )
                 )
             return stream.read()
+
+    def references(self) -> Iterator[SourceObject]:
+        return self._below(self._beside("reference"))
+
+    def reference(self, found: SourceObject) -> bytes:
+        if found.size > REFERENCE_BYTES:
+            raise unreadable(f"{found.key} is larger than {REFERENCE_BYTES >> 20} MiB")
+        with self._opened(self._beside("reference"), found) as stream:
+            return stream.read()
+
+    def _beside(self, folder: str) -> str:
+        """The prefix of a folder beside the root's."""
+        parent = self.prefix.rstrip("/").rpartition("/")[0]
+        return f"{parent}/{folder}/" if parent else f"{folder}/"
 
     @contextmanager
     def _body(self, answer: GetObjectOutputTypeDef, key: str, size: int) -> Iterator[BinaryIO]:
@@ -192,6 +223,14 @@ class S3Source:
         return f"{scheme}://{place.rpartition('@')[2]}"
 
 
+def _listed(page: ListObjectsV2OutputTypeDef, prefix: str) -> Iterator[SourceObject]:
+    for entry in page.get("Contents", []):
+        name = entry["Key"].removeprefix(prefix)
+        # A name that cannot be shown is no cost file's; no name at all is the marker of the "folder" itself.
+        if name and name.isprintable():
+            yield SourceObject(name, entry["ETag"], entry["Size"], entry["LastModified"].astimezone(UTC))
+
+
 class _Stream(Protocol):
     def read(self, amt: int | None = ...) -> bytes: ...
 
@@ -221,6 +260,27 @@ class _Download(io.RawIOBase):
         return Unavailable(
             "source", f"{self._key} was not transferred whole ({self._taken} of {self._size} bytes): {why}."
         )
+
+
+def load_models() -> None:
+    """Read what boto3 knows of S3, so that processes forked from this one need not: a tenth of a second each time.
+
+    Nothing is asked of the network, and no credentials are looked for. What is wrong with the surroundings (a profile
+    that does not exist) is told when a source is opened.
+    """
+    nobody = "none"
+    with contextlib.suppress(BotoCoreError, ValueError):
+        _session().client("s3", region_name="us-east-1", aws_access_key_id=nobody, aws_secret_access_key=nobody)
+
+
+_models: Final = cache(create_loader)
+"""boto3 reads its descriptions of services once a session; they are the same in every one."""
+
+
+def _session() -> boto3.session.Session:
+    core = botocore.session.Session()
+    core.register_component("data_loader", _models(core.get_config_variable("data_path")))
+    return boto3.session.Session(botocore_session=core)
 
 
 def _client(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
 
 from flask import Response, request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app import jobs as work
 from app.api.ledger import ID
-from app.api.models import IngestParams, JobAnswer, JobList, JobRequest
+from app.api.models import BackfillParams, CollectParams, IngestParams, JobAnswer, JobList, JobRequest
 from app.api.paging import digest
 from app.api.routes import CURSOR, TEXT, Arguments, Parameter, Route, answered, body_of, limit_of, one_of, wrong_member
 from app.backends import Backends, current
+from app.collection import backfill_params, collect_params, submit_collection
 from app.core.jobs import JOB_STATUSES, KINDS, Job
 from app.core.query import choice
 from app.errors import InvalidInput, NotFound, Refused
@@ -24,36 +26,74 @@ def submit_job(_: Arguments) -> Response:
     asked = body_of(JobRequest)
     work.check_kind(asked.kind)
     backends = current()
-    params = _ingest_params(backends, asked.params)
-    job = _submit(backends, params, request.headers.get("Idempotency-Key"))
+    params = PARAMS[asked.kind](backends, asked.params)
+    job = _submit(backends, asked.kind, params, request.headers.get("Idempotency-Key"))
     return answered(JobAnswer.of(job), 202, {"Location": f"/api/v1/jobs/{job.id}"})
+
+
+Params = TypeVar("Params", bound=BaseModel)
+
+
+def _params(model: type[Params], given: Mapping[str, Any]) -> Params:
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise wrong_member(error, "params") from None
 
 
 def _ingest_params(backends: Backends, given: Mapping[str, Any]) -> dict[str, Any]:
     """One file a job: its name is checked here, whether it is there when the job runs."""
-    try:
-        key = IngestParams.model_validate(given).key
-    except ValidationError as error:
-        raise wrong_member(error, "params") from None
-    if day_of(key) is None:
+    asked = _params(IngestParams, given)
+    if day_of(asked.key) is None:
         raise InvalidInput(
-            f"params.key {key[:80]!r} is not the name of a daily cost file. Write it as 2026-11-01.csv or 2026-11-01.csv.gz.",
+            f"params.key {asked.key[:80]!r} is not the name of a daily cost file. Write it as 2026-11-01.csv or 2026-11-01.csv.gz.",
             field="params.key",
         )
-    return {"source": backends.source.root, "key": key}
+    params = {"source": backends.source.root, "key": asked.key}
+    return params | {"again": True} if asked.again else params
 
 
-def _submit(backends: Backends, params: dict[str, Any], request_key: str | None) -> Job:
-    """Without an Idempotency-Key the same file is the same job until that is done; with one, for as long as jobs are kept."""
-    day = day_of(params["key"])
+def _collect_params(backends: Backends, given: Mapping[str, Any]) -> dict[str, Any]:
+    asked = _params(CollectParams, given)
+    with _named_as_member():
+        return collect_params(backends, asked.start, asked.end, asked.accounts)
+
+
+def _backfill_params(backends: Backends, given: Mapping[str, Any]) -> dict[str, Any]:
+    asked = _params(BackfillParams, given)
+    with _named_as_member():
+        return backfill_params(backends, asked.months)
+
+
+@contextmanager
+def _named_as_member() -> Iterator[None]:
+    """A wrong value is one of `params`."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field=f"params.{error.field}") from None
+
+
+PARAMS: Final[Mapping[str, Callable[[Backends, Mapping[str, Any]], dict[str, Any]]]] = {
+    "ingest": _ingest_params,
+    "collect": _collect_params,
+    "backfill": _backfill_params,
+}
+"""Checks what a kind of job is given and makes it complete."""
+
+
+def _submit(backends: Backends, kind: str, params: dict[str, Any], request_key: str | None) -> Job:
+    """Without an Idempotency-Key the same work is the same job until it is done; with one, for as long as jobs are kept."""
+    day = day_of(str(params.get("key", "")))
     priority = day.toordinal() if day else 0
+    if request_key is None and kind == "ingest":
+        key = digest("\0".join((kind, *map(str, params.values()))))
+        return work.submit(backends, kind, params, key=key, priority=priority)
     if request_key is None:
-        return work.submit(
-            backends, "ingest", params, key=digest("\0".join(("ingest", *params.values()))), priority=priority
-        )
+        return submit_collection(backends, kind, params)
     name = _id_of(request_key)
-    job = backends.metadata.job(name) or work.submit(backends, "ingest", params, key=name, priority=priority, id=name)
-    if (job.kind, dict(job.params)) != ("ingest", params):
+    job = backends.metadata.job(name) or work.submit(backends, kind, params, key=name, priority=priority, id=name)
+    if (job.kind, dict(job.params)) != (kind, params):
         raise Refused(
             f"Idempotency-Key {request_key[:40]!r} belongs to another request: job {job.id}. Use a new key for a new request."
         )
@@ -100,7 +140,8 @@ ROUTES: Final = (
         submit_job,
         "Submit work",
         JobAnswer,
-        about="Only `ingest` can be submitted now: it takes one file from the source. New files are found without it.",
+        about="`ingest` takes one file from the source; new files are found without it. `collect` and `backfill` ask Cost "
+        "Explorer, which costs 0.01 USD a request; the job's result says how many there were.",
         parameters=(
             Parameter(
                 "Idempotency-Key",

@@ -1,83 +1,121 @@
 """Exact amounts in numpy: every sum of money or usage is an integer sum, so it does not depend on order.
 
-A value v is held as three integers with v = high·10⁻⁴ + middle·10⁻¹² + low·10⁻²⁰, 0 ≤ middle, low < 10⁸.
-Twenty decimals are what a cost file may carry (core.dailycsv). `high` is int64 and reaches ±9·10¹⁴;
-`middle` and `low` are int32 and may be summed 9·10¹⁰ times in int64 before they could overflow.
-Most files carry twelve decimals or fewer; then `low` is None and costs nothing.
+A value v is held as integers with v = high·10⁻⁴ + middle·10⁻¹² + low·10⁻²⁰, 0 ≤ middle, low < 10⁸.
+Twenty decimals are what a cost file may carry (core.dailycsv). In int64 `high` reaches ±9·10¹⁴, and `middle` and
+`low` may be summed 9·10¹⁰ times before they could overflow. What fits is kept in int32.
+Most files carry twelve decimals or fewer; then `low` is left out and costs nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import Decimal
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-SCALE = 20
+from app.core.exact import EXACT as EXACT
+from app.core.exact import SCALE as SCALE
+from app.core.exact import text as text
+from app.core.exact import total as total
+
 LIMB = 10**8
+_TWO_LIMBS = 12
+"""Decimals of high and middle together."""
+
+_MOST_PACKED = 9 * 10**18 // LIMB
+"""Σ|high| up to which sums of high·10⁸ + middle fit 64 bits: 9 million dollars."""
 
 Ints = NDArray[np.int64]
 AnyInts = NDArray[Any]
 
-EXACT = Context(prec=80)
-"""Wide enough for any sum of amounts; the default context would round at 28 digits."""
-
 
 @dataclass(frozen=True)
 class Amounts:
-    """An array of exact values: `high`, `middle` and `low` share one shape (`low` is None when all zero)."""
+    """An array of exact values. `parts` is [2 or 3, *shape]: high, middle and, where any value needs it, low."""
 
-    high: AnyInts
-    middle: AnyInts
-    low: AnyInts | None = None
+    parts: AnyInts
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.high.shape
+        return self.parts.shape[1:]
 
     def map(self, change: Callable[[AnyInts], AnyInts]) -> Amounts:
         """The same selection or sum applied to each part."""
-        low = None if self.low is None else change(self.low)
-        return Amounts(change(self.high), change(self.middle), low)
+        return Amounts(np.stack([change(part) for part in self.parts]))
 
     def sum(self, axis: int | None = None) -> Amounts:
-        return self.map(lambda part: np.asarray(part.sum(axis=axis, dtype=np.int64)))
+        axes = tuple(range(1, self.parts.ndim)) if axis is None else axis + 1
+        return Amounts(self.parts.sum(axis=axes, dtype=np.int64))
 
     def floats(self) -> NDArray[np.float64]:
         """Nearest floats, for charts only."""
-        values = self.high * 1e-4 + self.middle * 1e-12
-        return np.asarray(values if self.low is None else values + self.low * 1e-20, dtype=np.float64)
+        values: NDArray[np.float64] = self.parts[0] * 1e-4 + self.parts[1] * 1e-12
+        return values if len(self.parts) == 2 else values + self.parts[2] * 1e-20
 
     def decimal(self) -> Decimal:
         """The exact sum of all values."""
-        high, middle = (int(part.sum(dtype=np.int64)) for part in (self.high, self.middle))
-        low = 0 if self.low is None else int(self.low.sum(dtype=np.int64))
-        return exact(high * LIMB * LIMB + middle * LIMB + low)
+        return self.sum().map(np.atleast_1d).decimals()[0]
 
     def decimals(self) -> list[Decimal]:
         """Each value of a one-dimensional array."""
-        low = [0] * len(self.high) if self.low is None else self.low.tolist()
-        parts = zip(self.high.tolist(), self.middle.tolist(), low, strict=True)
+        rows = self.parts.tolist()
+        if len(rows) == 2:
+            return [Decimal(h * LIMB + m).scaleb(-_TWO_LIMBS, EXACT) for h, m in zip(*rows, strict=True)]
         square = LIMB * LIMB
-        return [Decimal(h * square + m * LIMB + lo).scaleb(-SCALE, EXACT) for h, m, lo in parts]
+        return [exact(h * square + m * LIMB + low) for h, m, low in zip(*rows, strict=True)]
 
     def normalised(self) -> Amounts:
-        """The same values with 0 ≤ middle, low < 10⁸ again, as after a sum; parts as small as they can be."""
-        high, middle = self.high.astype(np.int64), self.middle.astype(np.int64)
+        """The same values in int64 with 0 ≤ middle, low < 10⁸ again, as after a sum; without `low` where it is zero."""
+        high, middle = self.parts[0].astype(np.int64), self.parts[1].astype(np.int64)
         low = None
-        if self.low is not None:
-            carry, rest = np.divmod(self.low.astype(np.int64), LIMB)
-            middle = middle + carry
-            low = rest.astype(np.int32) if rest.any() else None
+        if len(self.parts) == 3:
+            carry, low = np.divmod(self.parts[2].astype(np.int64), LIMB)
+            middle += carry
         carry, middle = np.divmod(middle, LIMB)
-        return Amounts(high + carry, middle.astype(np.int32), low)
+        return stacked(high + carry, middle, low)
+
+    def sums_at(self, place: NDArray[Any], width: int) -> Amounts:
+        """The sums of a one-dimensional array by place (0 ≤ place < width)."""
+        if self._packed is not None:
+            sums = np.zeros(width, np.int64)
+            np.add.at(sums, place, self._packed)
+            return stacked(*np.divmod(sums, LIMB))
+        parts = np.zeros((len(self.parts), width), np.int64)
+        for sums, part in zip(parts, self.parts, strict=True):
+            np.add.at(sums, place, part.astype(np.int64))
+        return Amounts(parts).normalised()
+
+    @cached_property
+    def _packed(self) -> Ints | None:
+        """Each value as one integer, a count of 10⁻¹²; None where some sum of them might not fit 64 bits."""
+        if len(self.parts) == 3:
+            return None
+        high: Ints = self.parts[0].astype(np.int64)
+        if float(np.abs(high).sum(dtype=np.float64)) + high.size >= _MOST_PACKED:
+            return None
+        high *= LIMB
+        high += self.parts[1]
+        return high
+
+    def nonzero(self) -> NDArray[np.bool_]:
+        return np.asarray(reduce(np.bitwise_or, self.parts) != 0)
+
+    def smallest(self) -> Amounts:
+        """The same values in int32 where all parts fit."""
+        return Amounts(self.parts.astype(np.int32)) if self.fits_int32() else self
+
+    def fits_int32(self) -> bool:
+        high = self.parts[0]
+        return high.dtype == np.int32 or not high.size or bool(high.min() >= -(2**31) and high.max() < 2**31)
 
 
-def zeros(shape: tuple[int, ...]) -> Amounts:
-    return Amounts(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+def stacked(high: AnyInts, middle: AnyInts, low: AnyInts | None = None) -> Amounts:
+    """Amounts of their parts; a `low` that is all zero is left out."""
+    return Amounts(np.stack([high, middle] if low is None or not low.any() else [high, middle, low]))
 
 
 def exact(scaled: int) -> Decimal:
@@ -85,39 +123,26 @@ def exact(scaled: int) -> Decimal:
     return Decimal(scaled).scaleb(-SCALE, EXACT)
 
 
-def text(value: Decimal) -> str:
-    """Plain digits without exponent or trailing zeros: `4321.0934`, `-0.00000001`, `0`."""
-    plain = format(value, "f")
-    if "." in plain:
-        plain = plain.rstrip("0").rstrip(".")
-    return "0" if plain in ("-0", "") else plain
-
-
-def total(values: list[Decimal]) -> Decimal:
-    """An exact sum, whatever the default context's precision."""
-    result = Decimal(0)
-    for value in values:
-        result = EXACT.add(result, value)
-    return result
-
-
 def from_decimals(values: list[Decimal]) -> Amounts:
     """Amounts of Python decimals (at most 20 decimals each)."""
     scaled = [int(value.scaleb(SCALE, EXACT)) for value in values]
-    low = np.array([s % LIMB for s in scaled], np.int32)
-    middle = np.array([s // LIMB % LIMB for s in scaled], np.int32)
+    low = np.array([s % LIMB for s in scaled], np.int64)
+    middle = np.array([s // LIMB % LIMB for s in scaled], np.int64)
     high = np.array([s // (LIMB * LIMB) for s in scaled], np.int64)
-    return Amounts(high, middle, low if low.any() else None)
+    return stacked(high, middle, low).smallest()
 
 
 def from_decimal128(buffer: memoryview | bytes, count: int, offset: int = 0) -> Amounts:
     """Amounts of Arrow decimal128(38, 20) values: 128-bit little-endian two's complement counts of 10⁻²⁰."""
     words = np.frombuffer(buffer, dtype="<u8", count=2 * (count + offset)).reshape(-1, 2)[offset:]
-    high, middle, low = np.empty(count, np.int64), np.empty(count, np.int32), np.empty(count, np.int32)
+    parts = np.empty((3, count), np.int32)
     for first in range(0, count, _BLOCK):
         block = slice(first, first + _BLOCK)
-        high[block], middle[block], low[block] = _limbs(words[block, 0], words[block, 1])
-    return Amounts(high, middle, low if low.any() else None)
+        high, middle, low = _limbs(words[block, 0], words[block, 1])
+        if parts.dtype == np.int32 and (high.max() >= 2**31 or high.min() < -(2**31)):
+            parts = parts.astype(np.int64)
+        parts[0, block], parts[1, block], parts[2, block] = high, middle, low
+    return Amounts(parts if parts[2].any() else parts[:2])
 
 
 _BLOCK = 8192

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.amounts import LIMB, Amounts, from_decimal128
+from app.core.amounts import LIMB, Amounts, from_decimal128, stacked
 from app.core.charges import DIMENSIONS, MAY_BE_ABSENT, METRICS, Totals
-from app.core.rollup import DayColumns, combined, summed_at
+from app.core.rollup import DayColumns, combined
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,7 +147,7 @@ def _text(value: Decimal | None) -> str | None:
 
 
 def _sums(amounts: Amounts, place: NDArray[Any], width: int) -> list[Decimal]:
-    return amounts.map(lambda part: summed_at(part, place, width)).normalised().decimals()
+    return amounts.sums_at(place, width).decimals()
 
 
 def _array(table: pa.Table, name: str) -> Any:
@@ -197,12 +197,11 @@ def _amounts(array: Any) -> Amounts:
     from app.core.dailycsv import EXACT
 
     if array.type == pa.decimal128(*NARROW):
-        high, middle = np.divmod(_words(array)[:, 0], LIMB)
-        return Amounts(high, middle.astype(np.int32))
+        return stacked(*np.divmod(_words(array)[:, 0], LIMB))
     if array.type != EXACT:
         array = array.cast(EXACT)
     words = _words(array)
-    return from_decimal128(words.data, len(words)) if len(words) else Amounts(*np.zeros((2, 0), np.int64))
+    return from_decimal128(words.data, len(words)) if len(words) else Amounts(np.zeros((2, 0), np.int64))
 
 
 def _narrow(array: Any, amounts: Amounts) -> Any:
@@ -211,10 +210,11 @@ def _narrow(array: Any, amounts: Amounts) -> Any:
     import pyarrow.compute as pc
 
     limit = 10 ** (NARROW[0] - NARROW[1] + 4)
-    if amounts.low is not None or not len(array) or amounts.high.max() >= limit or amounts.high.min() < -limit:
+    high, middle = amounts.parts[:2]
+    if len(amounts.parts) == 3 or not len(array) or high.max() >= limit or high.min() < -limit:
         return array
     words = np.empty((len(array), 2), np.int64)
-    words[:, 0] = amounts.high * LIMB + amounts.middle
+    words[:, 0] = high.astype(np.int64) * LIMB + middle
     words[:, 1] = words[:, 0] >> 63
     found = pa.Array.from_buffers(pa.decimal128(*NARROW), len(array), [None, pa.py_buffer(words)])
     return pc.if_else(array.is_valid(), found, None) if array.null_count else found

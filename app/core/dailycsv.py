@@ -18,10 +18,11 @@ import io
 import itertools
 import json
 import re
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -117,8 +118,8 @@ class ParsedDay:
 def parse(data: Path | bytes, *, day: date, currency: str, today: date, limits: Limits) -> ParsedDay:
     """The charges of a day's file, given as path or bytes (not compressed). Raises Quarantined with what is wrong."""
     _check_day(day, today)
-    with _opened(data) as file:
-        source = _Source(_as_utf8(file, limits), limits)
+    with _opened(data) as file, _as_utf8(file, limits) as characters:
+        source = _Source(characters, limits)
         pieces = source.pieces()
         layout = _layout(source, next(pieces), limits)
         parts = _read_all(source, itertools.chain([layout.body], pieces), _Rules(layout, day, currency, limits))
@@ -153,17 +154,24 @@ def _opened(data: Path | bytes) -> AbstractContextManager[BinaryIO]:
     return io.BytesIO(data) if isinstance(data, bytes) else data.open("rb")
 
 
-def _as_utf8(file: BinaryIO, limits: Limits) -> BinaryIO:
-    """The file at its first character; UTF-16 with a byte order mark is decoded in memory."""
+@contextmanager
+def _as_utf8(file: BinaryIO, limits: Limits) -> Iterator[BinaryIO]:
+    """The file at its first character; UTF-16 with a byte order mark is decoded into a temporary file."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if size > limits.bytes:
         raise _too_large(limits)
+    if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        with tempfile.TemporaryFile() as decoded:
+            _decode_utf16(file, decoded, limits)
+            yield _at_first_character(decoded)
+    else:
+        yield _at_first_character(file)
+
+
+def _at_first_character(file: BinaryIO) -> BinaryIO:
+    file.seek(0)
     head = file.read(4096)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        file.seek(0)
-        file = _from_utf16(file, limits)
-        head = file.read(4096)
     start = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
     _check_head(head[start:])
     file.seek(start)
@@ -175,8 +183,9 @@ def _too_large(limits: Limits) -> Quarantined:
     return Quarantined(Reason("too_large", message))
 
 
-def _from_utf16(file: BinaryIO, limits: Limits) -> BinaryIO:
-    decoder, decoded = codecs.getincrementaldecoder("utf-16")(), io.BytesIO()
+def _decode_utf16(file: BinaryIO, decoded: BinaryIO, limits: Limits) -> None:
+    decoder = codecs.getincrementaldecoder("utf-16")()
+    file.seek(0)
     try:
         while chunk := file.read(2**20):
             decoded.write(decoder.decode(chunk).encode())
@@ -186,8 +195,6 @@ def _from_utf16(file: BinaryIO, limits: Limits) -> BinaryIO:
     except UnicodeError:
         message = "The file has a UTF-16 byte order mark but is not UTF-16 text. Export it as UTF-8."
         raise Quarantined(Reason("encoding", message)) from None
-    decoded.seek(0)
-    return decoded
 
 
 _FOREIGN: Final = (

@@ -10,21 +10,28 @@ from a file that all web processes share.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.amounts import Amounts, zeros
+from app.core.amounts import Amounts
 from app.core.charges import DIMENSIONS, MAY_BE_ABSENT, METRICS
 from app.core.periods import DateRange, bucket_of
 from app.core.query import CostQuery
 
-SMALL_GRIDS: Final = (("service", "region"), ("account", "service"), ("account", "region"))
+SMALL_GRIDS: Final = (
+    ("service", "region"),
+    ("account", "service"),
+    ("account", "region"),
+    ("service",),
+    ("region",),
+    ("account",),
+)
 Codes = NDArray[np.int32]
 AnyArray = NDArray[Any]
 
@@ -64,12 +71,7 @@ class DayColumns:
 
     def nonzero(self) -> NDArray[np.bool_]:
         """Where a charge is not all zero."""
-        found = np.zeros(len(self), np.bool_)
-        for amounts in self.amounts.values():
-            found |= (amounts.high != 0) | (amounts.middle != 0)
-            if amounts.low is not None:
-                found |= amounts.low != 0
-        return found
+        return np.asarray(np.logical_or.reduce([amounts.nonzero() for amounts in self.amounts.values()]))
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,6 @@ class Grid:
     amounts: Mapping[str, Amounts]
     present: NDArray[np.bool_]
     absent: NDArray[np.bool_] | None
-    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def width(self) -> int:
@@ -93,18 +94,13 @@ class Grid:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything it holds by name, to be written; `Grid.of` is the way back."""
         found: dict[str, NDArray[Any]] = {f"code:{name}": codes for name, codes in self.codes.items()}
-        for metric, amounts in self.amounts.items():
-            parts = {"high": amounts.high, "middle": amounts.middle, "low": amounts.low}
-            found |= {f"{metric}:{part}": array for part, array in parts.items() if array is not None}
+        found |= {metric: amounts.parts for metric, amounts in self.amounts.items()}
         found["present"] = self.present
         return found if self.absent is None else found | {"absent": self.absent}
 
     @classmethod
     def of(cls, dimensions: tuple[str, ...], arrays: Mapping[str, NDArray[Any]]) -> Grid:
-        amounts = {
-            metric: Amounts(arrays[f"{metric}:high"], arrays[f"{metric}:middle"], arrays.get(f"{metric}:low"))
-            for metric in METRICS
-        }
+        amounts = {metric: Amounts(arrays[metric]) for metric in METRICS}
         codes = {name: arrays[f"code:{name}"] for name in dimensions}
         return cls(dimensions, codes, amounts, arrays["present"], arrays.get("absent"))
 
@@ -139,9 +135,11 @@ class CostFrame:
     """An answer: `amounts` is [group, period] in floats for charts; everything that is a total is exact.
 
     `groups` are tuples of values in the order of `query.group_by`, largest exact total first, and one empty tuple
-    when nothing is grouped; `present` is [group, period] and says where there was any charge. A period without any ingested day, or a blended cost that some charge lacks, is NaN:
-    unknown is never 0. `total` is the exact sum whatever the grouping, None when no day of the range was ever
-    ingested or the metric is not available for all of it.
+    when nothing is grouped; `present` is [group, period] and says where there was any charge. A period without any
+    ingested day, or a blended cost that some charge lacks, is NaN: unknown is never 0. `exact` is `amounts` before
+    they became floats and says nothing where those are NaN; `lacking` marks groups whose total is not available.
+    `total` is the exact sum whatever the grouping, None when no day of the range was ever ingested or the metric is
+    not available for all of it.
     """
 
     query: CostQuery
@@ -149,11 +147,22 @@ class CostFrame:
     groups: tuple[tuple[str, ...], ...]
     amounts: NDArray[np.float64]
     present: NDArray[np.bool_]
-    group_totals: tuple[Decimal | None, ...]
+    exact: Amounts
+    lacking: NDArray[np.bool_]
     total: Decimal | None
     days: tuple[date, ...]
-    exact: Amounts | None = None
-    """`amounts` before they became floats, for rows that add up; says nothing where those are NaN."""
+
+    @cached_property
+    def group_totals(self) -> tuple[Decimal | None, ...]:
+        return self.largest(len(self.groups))
+
+    def largest(self, most: int) -> tuple[Decimal | None, ...]:
+        """Totals of the first groups."""
+        if not self.days:
+            return (None,) * min(most, len(self.groups))
+        values = Amounts(self.exact.parts[:, :most].sum(axis=2, dtype=np.int64)).decimals()
+        lacking = self.lacking[:most].tolist()
+        return tuple(None if lacks else value for value, lacks in zip(values, lacking, strict=True))
 
 
 class Rollup:
@@ -163,15 +172,32 @@ class Rollup:
         self.version = version
         self.months = tuple(sorted(months, key=lambda month: month.first))
         self.days: tuple[date, ...] = tuple(day for month in self.months for day in month.days)
+        self._values: dict[str, _Values] = {}
+        self._plans: dict[tuple[int, tuple[str, ...]], _Plan] = {}
 
     def frame(self, query: CostQuery) -> CostFrame:
         """Answer a question. Costs a few array operations for each month the range touches."""
-        periods = _periods(query)
-        gathered = _Gathered(len(periods))
-        for month in self.months:
-            if month.touches(query.range):
-                _gather(month, query, periods, gathered)
-        return gathered.frame(query, tuple(periods))
+        periods = periods_of(query.range, query.granularity)
+        parts = [part for place in range(len(self.months)) if (part := self._part(place, query)) is not None]
+        merged = _merged(parts, [self._values_of(name) for name in query.group_by], len(periods))
+        shown = merged.order if query.group_by else np.zeros(1, np.intp)
+        exact = Amounts(merged.sums[:, :, shown].transpose(0, 2, 1))
+        absent = merged.absent[:, shown].T
+        days = tuple(day for part in parts for day in part.span.days)
+        amounts = exact.floats()
+        amounts[absent] = np.nan
+        amounts[:, ~merged.ingested] = np.nan
+        return CostFrame(
+            query=query,
+            periods=tuple(periods),
+            groups=merged.groups(shown) if query.group_by else ((),),
+            amounts=amounts,
+            present=merged.present[:, shown].T,
+            exact=exact,
+            lacking=np.asarray(absent.any(axis=1)),
+            total=exact.decimal() if days and not absent.any() else None,
+            days=days,
+        )
 
     def values_with_cost(self, dimension: str, query: CostQuery) -> list[tuple[str, Decimal | None]]:
         """Values of a dimension that occur under the query's other filters, largest cost first."""
@@ -189,136 +215,219 @@ class Rollup:
                         found.setdefault(service, set()).update(units)
         return {service: next(iter(units)) or None if len(units) == 1 else None for service, units in found.items()}
 
+    def _part(self, place: int, query: CostQuery) -> _Part | None:
+        """What one month adds to an answer; None when it has no day of the range."""
+        month = self.months[place]
+        span = _span(month.days, query.range, query.granularity) if month.touches(query.range) else None
+        if span is None:
+            return None
+        grid = month.grid_for(frozenset(query.group_by) | {name for name, _ in query.filters})
+        chosen = _columns(month, grid, query.filters)
+        plan = self._plan(place, grid, query.group_by, chosen)
+        lacks = query.metric == MAY_BE_ABSENT and grid.absent is not None
+        return _Part(
+            span=span,
+            codes=plan.codes,
+            sums=_summed(grid.amounts[query.metric].parts, span, plan),
+            present=_any(grid.present, span, plan),
+            absent=_any(grid.absent, span, plan) if lacks and grid.absent is not None else None,
+        )
 
-def _periods(query: CostQuery) -> dict[date, int]:
+    def _plan(self, place: int, grid: Grid, group_by: tuple[str, ...], chosen: NDArray[np.intp] | None) -> _Plan:
+        """How the grid's columns become groups; kept where no filter chooses among them."""
+        kept = self._plans.get((place, group_by)) if chosen is None else None
+        if kept is not None:
+            return kept
+        codes = [self._values_of(name).of_month[place][grid.codes[name]] for name in group_by]
+        plan = _planned(codes, [len(self._values_of(name).texts) for name in group_by], grid.width, chosen)
+        if chosen is None:
+            self._plans[place, group_by] = plan
+        return plan
+
+    def _values_of(self, dimension: str) -> _Values:
+        if dimension not in self._values:
+            self._values[dimension] = _Values.over(dimension, self.months)
+        return self._values[dimension]
+
+
+@dataclass(frozen=True)
+class _Values:
+    """The values of one dimension over all months: each month's codes as codes in `texts`, and their order by name."""
+
+    texts: tuple[str, ...]
+    of_month: tuple[Codes, ...]
+    rank: NDArray[np.intp]
+
+    @classmethod
+    def over(cls, dimension: str, months: Sequence[Month]) -> _Values:
+        known: dict[str, int] = {}
+        tables = [
+            np.fromiter((known.setdefault(text, len(known)) for text in month.values[dimension]), np.int32)
+            for month in months
+        ]
+        texts = tuple(known)
+        rank = np.empty(len(texts), np.intp)
+        rank[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))
+        return cls(texts, tuple(tables), rank)
+
+
+@lru_cache(maxsize=256)
+def periods_of(days: DateRange, granularity: str) -> Mapping[date, int]:
     """Bucket → position; one bucket, the range's first day, for `total`."""
-    if query.granularity == "total":
-        return {query.range.start: 0}
-    buckets = dict.fromkeys(bucket_of(day, query.granularity) for day in query.range)
+    if granularity == "total":
+        return {days.start: 0}
+    buckets = dict.fromkeys(bucket_of(day, granularity) for day in days)
     return {bucket: position for position, bucket in enumerate(buckets)}
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What one month adds: sums at groups `rows` × periods `columns`."""
+class _Span:
+    """The rows of a month that a question takes: `starts` is the first of each period that has one (None: a row each).
 
-    rows: NDArray[np.intp]
-    columns: NDArray[np.intp]
-    amounts: Amounts
+    `periods` are the positions of those periods in the answer.
+    """
+
+    rows: slice
+    days: tuple[date, ...]
+    starts: NDArray[np.intp] | None
+    periods: NDArray[np.intp]
+
+
+@lru_cache(maxsize=1024)
+def _span(days: tuple[date, ...], asked: DateRange, granularity: str) -> _Span | None:
+    rows = [row for row, day in enumerate(days) if day in asked]
+    if not rows:
+        return None
+    known = periods_of(asked, granularity)
+    taken = days[rows[0] : rows[-1] + 1]
+    places = [0 if granularity == "total" else known[bucket_of(day, granularity)] for day in taken]
+    starts = [i for i, place in enumerate(places) if i == 0 or place != places[i - 1]]
+    return _Span(
+        rows=slice(rows[0], rows[-1] + 1),
+        days=taken,
+        starts=np.array(starts, np.intp) if len(starts) < len(taken) else None,
+        periods=np.array([places[i] for i in starts], np.intp),
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Groups of columns: their codes by dimension, the order that puts each together, where each starts in it.
+
+    `order` None is the grid's own; `starts` None is every column for itself.
+    """
+
+    codes: Sequence[Codes]
+    order: NDArray[np.intp] | None
+    starts: NDArray[np.intp] | None
+
+
+def _planned(codes: Sequence[Codes], sizes: Sequence[int], width: int, chosen: NDArray[np.intp] | None) -> _Plan:
+    if not codes:
+        some = width if chosen is None else len(chosen)
+        return _Plan((), chosen, np.zeros(min(some, 1), np.intp))
+    picked = codes if chosen is None else [code[chosen] for code in codes]
+    key, _ = combined(picked, sizes)
+    order = np.argsort(key, kind="stable")
+    starts = np.flatnonzero(_starts(key[order]))
+    first = order[starts]
+    return _Plan(
+        codes=[code[first] for code in picked],
+        order=order if chosen is None else chosen[order],
+        starts=starts if len(starts) < len(order) else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one month adds: `sums` is [part, period of the span, group], `present` and `absent` are [period, group]."""
+
+    span: _Span
+    codes: Sequence[Codes]
+    sums: AnyArray
     present: NDArray[np.bool_]
     absent: NDArray[np.bool_] | None
 
 
-class _Gathered:
-    """Sums per group and period, added up month by month."""
-
-    def __init__(self, periods: int) -> None:
-        self.periods = periods
-        self.position: dict[tuple[str, ...], int] = {}
-        self.parts: list[_Part] = []
-        self.days: list[date] = []
-        self.ingested = np.zeros(periods, np.bool_)
-
-    def places(self, groups: Sequence[tuple[str, ...]]) -> NDArray[np.intp]:
-        """Row of each group; new ones get the next."""
-        known = self.position
-        if not known:
-            known.update(zip(groups, range(len(groups)), strict=True))
-            return np.arange(len(groups), dtype=np.intp)
-        return np.array([known.setdefault(group, len(known)) for group in groups], np.intp)
-
-    def frame(self, query: CostQuery, periods: tuple[date, ...]) -> CostFrame:
-        if not query.group_by:
-            self.position.setdefault((), 0)
-        sums = zeros((len(self.position), self.periods))
-        present, absent = np.zeros(sums.shape, np.bool_), np.zeros(sums.shape, np.bool_)
-        for part in self.parts:
-            _add_part(part, sums, present, absent)
-        floats = sums.floats()
-        floats[absent] = np.nan
-        floats[:, ~self.ingested] = np.nan
-        lacking: list[bool] = np.any(absent, axis=1).tolist()
-        per_group = sums.sum(axis=1).normalised()
-        groups = list(self.position)
-        shown = np.flatnonzero(present.any(axis=1)) if query.group_by else np.arange(len(groups))
-        order = _largest_first(per_group, lacking, groups, shown.tolist())
-        exact = per_group.map(lambda part: part[order]).decimals()
-        return CostFrame(
-            query=query,
-            periods=periods,
-            groups=tuple(groups[i] for i in order),
-            amounts=floats[order],
-            present=present[order],
-            group_totals=tuple(
-                None if lacking[i] or not self.days else value for i, value in zip(order, exact, strict=True)
-            ),
-            total=sums.decimal() if self.days and not absent.any() else None,
-            days=tuple(self.days),
-            exact=sums.map(lambda part: part[order]),
-        )
+def _summed(parts: AnyArray, span: _Span, plan: _Plan) -> AnyArray:
+    """Sums of a grid's [part, day, column] by period and group."""
+    picked = parts[:, span.rows]
+    if span.starts is not None:
+        picked = np.add.reduceat(picked, span.starts, axis=1, dtype=np.int64)
+    if plan.order is not None:
+        picked = picked.take(plan.order, axis=2)
+    if plan.starts is None:
+        return picked
+    return np.add.reduceat(picked, plan.starts, axis=2, dtype=np.int64) if len(plan.starts) else picked[:, :, :0]
 
 
-def _largest_first(
-    amounts: Amounts, lacking: Sequence[bool], groups: Sequence[tuple[str, ...]], shown: Sequence[int]
-) -> list[int]:
-    """The shown groups by exact amount, equal ones by name; those without an amount last."""
-    at = np.array(shown, np.intp)
-    low = np.zeros_like(amounts.high) if amounts.low is None else amounts.low
-    keys = np.stack([np.array(lacking, np.int64), -amounts.high, -amounts.middle, -low])[:, at]
-    order = np.lexsort(keys[::-1])
-    if not (np.diff(keys[:, order], axis=1) == 0).all(axis=0).any():
-        return [shown[i] for i in order.tolist()]
-    columns: list[list[int]] = keys.T.tolist()
-    return [shown[i] for i in sorted(range(len(shown)), key=lambda i: (columns[i], groups[shown[i]]))]
+def _any(marks: NDArray[np.bool_], span: _Span, plan: _Plan) -> NDArray[np.bool_]:
+    """Whether any of a grid's [day, column] is marked, by period and group."""
+    picked = marks[span.rows]
+    if span.starts is not None:
+        picked = np.logical_or.reduceat(picked, span.starts, axis=0)
+    if plan.order is not None:
+        picked = picked.take(plan.order, axis=1)
+    if plan.starts is None:
+        return picked
+    return np.logical_or.reduceat(picked, plan.starts, axis=1) if len(plan.starts) else picked[:, :0]
 
 
-def _add_part(part: _Part, sums: Amounts, present: NDArray[np.bool_], absent: NDArray[np.bool_]) -> None:
-    place = np.ix_(part.rows, part.columns)
-    sums.high[place] += part.amounts.high
-    sums.middle[place] += part.amounts.middle
-    if part.amounts.low is not None and sums.low is not None:
-        sums.low[place] += part.amounts.low
-    present[place] |= part.present
-    if part.absent is not None:
-        absent[place] |= part.absent
+@dataclass(frozen=True)
+class _Merged:
+    """All months added up: arrays are [period, group], `order` is that of the groups that occur, largest first."""
+
+    values: Sequence[_Values]
+    codes: Sequence[Codes]
+    sums: AnyArray
+    present: NDArray[np.bool_]
+    absent: NDArray[np.bool_]
+    ingested: NDArray[np.bool_]
+
+    @cached_property
+    def order(self) -> NDArray[np.intp]:
+        """By exact amount, equal ones by name; those without an amount last."""
+        shown = np.flatnonzero(self.present.any(axis=0))
+        sums = Amounts(self.sums[:, :, shown].sum(axis=1, dtype=np.int64)).normalised()
+        names = [values.rank[code[shown]] for values, code in zip(self.values, self.codes, strict=True)]
+        lacking = self.absent[:, shown].any(axis=0)
+        return shown[np.lexsort([*reversed(names), *(-part for part in reversed(sums.parts)), lacking])]
+
+    def groups(self, chosen: NDArray[np.intp]) -> tuple[tuple[str, ...], ...]:
+        texts = [
+            [values.texts[i] for i in code[chosen].tolist()]
+            for values, code in zip(self.values, self.codes, strict=True)
+        ]
+        return tuple(zip(*texts, strict=True))
 
 
-def _gather(month: Month, query: CostQuery, periods: Mapping[date, int], gathered: _Gathered) -> None:
-    rows = [row for row, day in enumerate(month.days) if day in query.range]
-    if not rows:
-        return
-    days = [month.days[row] for row in rows]
-    columns = [0 if query.granularity == "total" else periods[bucket_of(day, query.granularity)] for day in days]
-    gathered.days.extend(days)
-    gathered.ingested[columns] = True
-    grid = month.grid_for(frozenset(query.group_by) | {name for name, _ in query.filters})
-    chosen = _columns(month, grid, query.filters)
-    if not (grid.width if chosen is None else len(chosen)):
-        return
-    groups, order, starts = _grouped(month, grid, query.group_by, chosen)
-    where = gathered.places(groups)
-    day_rows = slice(rows[0], rows[-1] + 1)
-    bucket_starts = [i for i, column in enumerate(columns) if i == 0 or column != columns[i - 1]]
+def _merged(parts: Sequence[_Part], values: Sequence[_Values], periods: int) -> _Merged:
+    codes, places = _common_groups(parts, values)
+    width = len(codes[0]) if values else 1
+    depth = max((len(part.sums) for part in parts), default=2)
+    sums = np.zeros((depth, periods, width), np.int64)
+    present, absent = np.zeros((periods, width), np.bool_), np.zeros((periods, width), np.bool_)
+    ingested = np.zeros(periods, np.bool_)
+    for part, place in zip(parts, places, strict=True):
+        ingested[part.span.periods] = True
+        where = np.ix_(part.span.periods, place)
+        for total, added in zip(sums, part.sums, strict=False):
+            total[where] += added
+        present[where] |= part.present
+        if part.absent is not None:
+            absent[where] |= part.absent
+    return _Merged(values, codes, sums, present, absent, ingested)
 
-    def summed(part: NDArray[Any]) -> NDArray[Any]:
-        picked = part[day_rows]
-        if len(bucket_starts) < len(rows):
-            # Fewer buckets than days: add the days up first, on the grid's own layout.
-            picked = np.add.reduceat(picked, bucket_starts, axis=0, dtype=np.int64)
-        if order is not None:
-            picked = picked[:, order]
-        return np.add.reduceat(picked, starts, axis=1, dtype=np.int64).T
 
-    wants_absent = query.metric == MAY_BE_ABSENT and grid.absent is not None
-    gathered.parts.append(
-        _Part(
-            rows=where,
-            columns=np.array([columns[i] for i in bucket_starts], np.intp),
-            amounts=grid.amounts[query.metric].map(summed),
-            present=summed(grid.present) > 0,
-            absent=summed(grid.absent) > 0 if wants_absent and grid.absent is not None else None,
-        )
-    )
+def _common_groups(parts: Sequence[_Part], values: Sequence[_Values]) -> tuple[list[Codes], list[NDArray[np.intp]]]:
+    """The distinct groups of all parts, and for each part which of them its own are."""
+    if not values:
+        return [], [np.arange(part.sums.shape[2]) for part in parts]
+    none = np.zeros(0, np.int32)
+    together = [np.concatenate([none, *(part.codes[i] for part in parts)]) for i in range(len(values))]
+    first, place = _distinct(*combined(together, [len(each.texts) for each in values]))
+    ends = np.cumsum([part.sums.shape[2] for part in parts], dtype=np.intp)
+    return [code[first] for code in together], np.split(place, ends[:-1]) if parts else []
 
 
 def _columns(month: Month, grid: Grid, filters: tuple[tuple[str, tuple[str, ...]], ...]) -> NDArray[np.intp] | None:
@@ -333,28 +442,6 @@ def _columns(month: Month, grid: Grid, filters: tuple[tuple[str, tuple[str, ...]
         passing = here if passing is None else passing & here
     assert passing is not None
     return np.flatnonzero(passing)
-
-
-def _grouped(
-    month: Month, grid: Grid, group_by: tuple[str, ...], chosen: NDArray[np.intp] | None
-) -> tuple[list[tuple[str, ...]], NDArray[np.intp] | None, NDArray[np.intp]]:
-    """Groups, the order of columns that puts each group together, and where each group starts in that order."""
-    if chosen is None and group_by in grid.memo:
-        found: tuple[list[tuple[str, ...]], NDArray[np.intp] | None, NDArray[np.intp]] = grid.memo[group_by]
-        return found
-    if not group_by:
-        return [()], chosen, np.zeros(1, np.intp)
-    codes = [grid.codes[name] if chosen is None else grid.codes[name][chosen] for name in group_by]
-    key, _ = combined(codes, [len(month.values[name]) for name in group_by])
-    order = np.argsort(key, kind="stable")
-    starts = np.flatnonzero(_starts(key[order]))
-    first = order[starts]
-    parts = [[month.values[name][i] for i in code[first].tolist()] for name, code in zip(group_by, codes, strict=True)]
-    groups = list(zip(*parts, strict=True))
-    result = groups, order if chosen is None else chosen[order], starts
-    if chosen is None:
-        grid.memo[group_by] = result
-    return result
 
 
 def month_with(base: Month | None, first: date, days: Sequence[DayColumns]) -> Month:
@@ -386,7 +473,11 @@ def _built(base: Month | None, first: date, new: Sequence[DayColumns], kept: Map
         kept=[(rows[day], row) for day, row in kept.items()],
         height=len(dates),
     )
-    grids = [building.grid(names, base) for names in (DIMENSIONS, *SMALL_GRIDS)]
+    grids = [building.grid(DIMENSIONS, base)]
+    for names in SMALL_GRIDS:
+        # A grid of two dimensions has all that one of a single dimension adds up, in far fewer columns.
+        finer = next((grid for grid in grids[1:] if set(names) < set(grid.dimensions)), None)
+        grids.append((building.coarser(finer) if finer else building).grid(names, base))
     return Month(first, dates, values, tuple(grids), _units(base if kept else None, new))
 
 
@@ -406,7 +497,7 @@ def _recoded(codes: Codes, values: Sequence[str], known: dict[str, int]) -> Code
 
 @dataclass(frozen=True)
 class _Building:
-    """`new` has (row, day), `kept` has (row, row in the base); `height` is how many rows."""
+    """`new` has (row, day), `codes` their codes in `values`; `kept` has (row, row in the base); `height` is how many rows."""
 
     values: Mapping[str, tuple[str, ...]]
     codes: Mapping[str, list[Codes]]
@@ -438,11 +529,29 @@ class _Building:
                 )
                 for metric in METRICS
             },
-            present=columns.filled(
-                np.dtype(np.bool_), old.present if old else None, [(day.row, day.present()) for day in days]
-            ),
+            present=columns.marks(old.present if old else None, [(day.row, day.present()) for day in days]),
             absent=columns.absent(old.absent if old else None, [(day.row, day.absent()) for day in days]),
         )
+
+    def coarser(self, grid: Grid) -> _Building:
+        """The same with what the grid has for the new days in place of their charges."""
+        here = [np.flatnonzero(grid.present[row]) for row, _ in self.new]
+        codes = {name: [grid.codes[name][columns] for columns in here] for name in grid.dimensions}
+        new = [(row, _as_day(grid, row, columns, day.day)) for (row, day), columns in zip(self.new, here, strict=True)]
+        return replace(self, codes=codes, new=new)
+
+
+def _as_day(grid: Grid, row: int, columns: NDArray[np.intp], day: date) -> DayColumns:
+    """A grid's row as a day with a charge for each of these columns."""
+    return DayColumns(
+        day=day,
+        values={},
+        codes={},
+        amounts={
+            metric: Amounts(amounts.parts[:, row].take(columns, axis=1)) for metric, amounts in grid.amounts.items()
+        },
+        absent=None if grid.absent is None else grid.absent[row, columns],
+    )
 
 
 def _alive(grid: Grid, rows: list[int]) -> NDArray[np.intp]:
@@ -460,6 +569,8 @@ def combined(codes: Sequence[Codes], sizes: Sequence[int]) -> tuple[NDArray[np.i
     """
     key, span = np.zeros(len(codes[0]), np.int64), 1
     for code, size in zip(codes, sizes, strict=True):
+        if size == 1:
+            continue
         if span * size >= 2**62:
             first, key = _distinct(key, span)
             span = len(first)
@@ -519,7 +630,7 @@ class _NewDay:
         amounts = self.day.amounts[metric]
         if self.in_order:
             return amounts
-        return amounts.map(lambda part: summed_at(part, self.place, self.width)).normalised()
+        return amounts.sums_at(self.place, self.width)
 
     def present(self) -> NDArray[np.bool_]:
         found = np.zeros(self.width, np.bool_)
@@ -548,37 +659,39 @@ class _Columns:
         return np.flatnonzero(self.moved < 0) if self.moved is not None else np.zeros(0, np.intp)
 
     def amounts(self, old: Amounts | None, new: Sequence[tuple[int, Amounts]]) -> Amounts:
-        """Parts as small as they can be: `high` is int32 as long as no value reaches 200,000."""
-        small = (old is None or old.high.dtype == np.int32) and all(_fits_int32(amounts.high) for _, amounts in new)
-        high = np.dtype(np.int32) if small else np.dtype(np.int64)
-        limb = np.dtype(np.int32)
-        low = [(row, amounts.low) for row, amounts in new]
-        old_low = old.low if old else None
-        has_low = old_low is not None or any(part is not None for _, part in low)
-        return Amounts(
-            high=self.filled(high, old.high if old else None, [(row, amounts.high) for row, amounts in new]),
-            middle=self.filled(limb, old.middle if old else None, [(row, amounts.middle) for row, amounts in new]),
-            low=self.filled(limb, old_low, low) if has_low else None,
-        )
+        """Parts as small as they can be: int32 as long as no `high` reaches 2³¹ (214,748 dollars)."""
+        known = [amounts for amounts in (old, *(amounts for _, amounts in new)) if amounts is not None]
+        depth = max((len(amounts.parts) for amounts in known), default=2)
+        small = all(amounts.parts.dtype == np.int32 or amounts.fits_int32() for amounts in known)
+        found = np.empty((depth, self.height, self.width), np.int32 if small else np.int64)
+        for i, part in enumerate(found):
+            before = None if old is None or i >= len(old.parts) else old.parts[i]
+            after = [(row, amounts.parts[i] if i < len(amounts.parts) else None) for row, amounts in new]
+            self._fill(part, before, after)
+        return Amounts(found)
 
     def absent(
         self, old: NDArray[np.bool_] | None, new: Sequence[tuple[int, NDArray[np.bool_] | None]]
     ) -> NDArray[np.bool_] | None:
         if old is None and all(row is None for _, row in new):
             return None
-        found = self.filled(np.dtype(np.bool_), old, new)
+        found = self.marks(old, new)
         return found if found.any() else None
 
-    def filled(
-        self, dtype: np.dtype[Any], old: AnyArray | None, new: Sequence[tuple[int, AnyArray | None]]
-    ) -> AnyArray:
-        """[row, column] of the kept rows of `old` and of the new rows; what is None is zero."""
-        found = np.empty((self.height, self.width), dtype)
+    def marks(
+        self, old: NDArray[np.bool_] | None, new: Sequence[tuple[int, NDArray[np.bool_] | None]]
+    ) -> NDArray[np.bool_]:
+        """[row, column] of marks."""
+        found = np.empty((self.height, self.width), np.bool_)
+        self._fill(found, old, new)
+        return found
+
+    def _fill(self, found: AnyArray, old: AnyArray | None, new: Sequence[tuple[int, AnyArray | None]]) -> None:
+        """Put the kept rows of `old` and the new rows into their places; what is None is zero."""
         for row, source in self.kept:
             self._keep(found[row], None if old is None else old[source])
         for row, values in new:
             found[row] = 0 if values is None else values
-        return found
 
     def _keep(self, target: AnyArray, source: AnyArray | None) -> None:
         if source is None or not len(source):
@@ -588,16 +701,3 @@ class _Columns:
         else:
             target[:] = source[self.moved]
             target[self.missing] = 0
-
-
-def _fits_int32(values: AnyArray) -> bool:
-    return values.dtype == np.int32 or not len(values) or bool(values.min() >= -(2**31) and values.max() < 2**31)
-
-
-def summed_at(values: AnyArray, place: NDArray[np.intp], width: int) -> AnyArray:
-    """Sums of values by place. bincount adds floats, so it is used only while they are exact."""
-    if not len(values) or max(-float(values.min()), float(values.max())) * len(values) < 2**53:
-        return np.bincount(place, weights=values, minlength=width).astype(np.int64)
-    sums = np.zeros(width, np.int64)
-    np.add.at(sums, place, values)
-    return sums

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 from urllib.parse import parse_qsl, quote_plus, urlencode
 
@@ -51,10 +51,14 @@ class Address:
     def query(self) -> CostQuery:
         return CostQuery(range=self.days, metric=self.metric, filters=self.filters)
 
-    def values(self, dimension: str) -> tuple[str, ...]:
-        return dict(self.filters).get(dimension, ())
+    @cached_property
+    def chosen(self) -> dict[str, tuple[str, ...]]:
+        return dict(self.filters)
 
-    @property
+    def values(self, dimension: str) -> tuple[str, ...]:
+        return self.chosen.get(dimension, ())
+
+    @cached_property
     def dimension(self) -> str:
         """What panels group by: the asked level, else the first that is not fixed to one value."""
         if self.group_by and len(self.values(self.group_by)) != 1:
@@ -119,7 +123,7 @@ def read(search: str, today: date) -> Address:
             given.setdefault(name, []).append(value)
         else:
             notices.append(f"“{name[:40]}” is not a setting of this page and was ignored.")
-    period, days = _period(given, today, notices)
+    period, days = period_of(given, today, notices)
     return Address(
         days=days,
         period=period,
@@ -135,15 +139,18 @@ def written(pairs: Iterable[tuple[str, object]]) -> str:
     return "?" + urlencode([(name, str(value)) for name, value in pairs if value is not None])
 
 
-def _period(given: dict[str, list[str]], today: date, notices: list[str]) -> tuple[str | None, DateRange]:
+def period_of(
+    given: dict[str, list[str]], today: date, notices: list[str], default: str = DEFAULT_PERIOD
+) -> tuple[str | None, DateRange]:
+    """The preset, None for fixed days, and the days it means; `default` is a number of days, `30d`."""
     try:
         if "start" in given or "end" in given:
             return None, _fixed(given)
-        period = given.get("period", [DEFAULT_PERIOD])[0]
+        period = given.get("period", [default])[0]
         return period, preset(period, today)
     except InvalidInput as error:
-        notices.append(f"{error.message} The last 30 days are shown.")
-        return DEFAULT_PERIOD, preset(DEFAULT_PERIOD, today)
+        notices.append(f"{error.message} The last {default[:-1]} days are shown.")
+        return default, preset(default, today)
 
 
 def _fixed(given: dict[str, list[str]]) -> DateRange:

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.backends import Backends
+from app.core.amounts import Amounts
 from app.core.charges import COSTS, DEFAULT_METRIC
 from app.core.periods import DAY, DateRange, next_month
 from app.core.query import CostQuery
-from app.core.rollup import CostFrame
-from app.costs import CostAnswer, Freshness, ask, dimension_values, first_and_last_day, usage_units
+from app.core.rollup import CostFrame, Rollup
+from app.costs import CostAnswer, Freshness, Snapshot, snapshot
 from app.figures.regions import Cells, cells
 from app.figures.theme import colours
 from app.figures.usage import MOST as SHOWN_USAGE
@@ -119,60 +120,60 @@ class View:
 
 
 def look(backends: Backends, address: Address) -> View | None:
-    """Ask for everything; None when there is no data at all yet."""
-    known = first_and_last_day(backends)
-    if known is None:
+    """Ask for everything, of one moment; None when there is no data at all yet."""
+    now = snapshot(backends)
+    if now.known is None:
         return None
     query = address.query.per(granularity_for(len(address.days)))
     grouped = query.grouped(address.dimension)
-    spend = ask(backends, grouped)
-    daily = spend if query.granularity == "daily" else ask(backends, grouped.per("daily"))
+    spend = now.ask(grouped)
+    daily = spend if query.granularity == "daily" else now.ask(grouped.per("daily"))
     complete = complete_columns(daily)
     days = DateRange(address.days.start, daily.frame.periods[complete[-1]] + DAY) if complete else None
-    before = ask(backends, grouped.per("daily").over(days.before())) if days else None
-    usage = ask(backends, narrowed(grouped.measured("usage_quantity"), spend.frame))
-    grid = ask(backends, address.query.without("service", "region").grouped("service", "region").per("total")).frame
+    before = now.ask(grouped.per("daily").over(days.before())) if days else None
+    usage = now.ask(narrowed(grouped.measured("usage_quantity"), spend.frame))
+    grid = now.ask(address.query.without("service", "region").grouped("service", "region").per("total")).frame
     return View(
         address=address,
         today=backends.today(),
-        known=known,
+        known=now.known,
         spend=spend,
         before=before.frame.amounts.sum(axis=0) if before else None,
         comparison=compared(daily, before, complete) if before else None,
         complete=(len(complete), exact_totals(daily.frame, complete)[0]),
         cells=grid,
-        pairs=_pairs(backends, address, grid),
-        metrics={metric: _measured(backends, query, metric, spend) for metric in COSTS},
+        pairs=_pairs(now, address, grid),
+        metrics={metric: _measured(now, query, metric, spend) for metric in COSTS},
         usage=usage.frame,
-        units=_units(backends, address, usage),
-        accounts=_accounts(backends, address, spend.frame),
-        ranks={level: ranks(backends, level, known) for level in LEVELS},
+        units=_units(now, address, usage),
+        accounts=_accounts(now, address, spend.frame),
+        ranks={level: ranks(backends, now.rollup, level) for level in LEVELS},
     )
 
 
-def _units(backends: Backends, address: Address, usage: CostAnswer) -> Mapping[str, str | None]:
+def _units(now: Snapshot, address: Address, usage: CostAnswer) -> Mapping[str, str | None]:
     """Usage unit of each group; None where it has several or none was said."""
     if address.dimension == "service":
-        return usage_units(backends, address.query)
+        return now.rollup.units(address.query)
     return dict.fromkeys((group[0] for group in usage.frame.groups), usage.unit)
 
 
-def _pairs(backends: Backends, address: Address, cells: CostFrame) -> CostFrame:
+def _pairs(now: Snapshot, address: Address, cells: CostFrame) -> CostFrame:
     query = address.query.grouped(*address.pair).per("total")
-    return cells if cells.query == query else ask(backends, query).frame
+    return cells if cells.query == query else now.ask(query).frame
 
 
-def _measured(backends: Backends, query: CostQuery, metric: str, spend: CostAnswer) -> Measured:
+def _measured(now: Snapshot, query: CostQuery, metric: str, spend: CostAnswer) -> Measured:
     if metric == query.metric:
         return Measured(spend.frame.amounts.sum(axis=0), spend.total)
-    answer = ask(backends, query.measured(metric))
+    answer = now.ask(query.measured(metric))
     return Measured(answer.frame.amounts.sum(axis=0), answer.total)
 
 
-def _accounts(backends: Backends, address: Address, spend: CostFrame) -> list[tuple[str, Amount]]:
+def _accounts(now: Snapshot, address: Address, spend: CostFrame) -> list[tuple[str, Amount]]:
     if address.dimension == "account" and not address.values("account"):
         return [(group[0], total) for group, total in zip(spend.groups, spend.group_totals, strict=True)]
-    return dimension_values(backends, "account", address.query)
+    return now.values_with_cost("account", address.query)
 
 
 def narrowed(query: CostQuery, spend: CostFrame) -> CostQuery:
@@ -205,21 +206,21 @@ def complete_columns(answer: CostAnswer) -> list[int]:
 def exact_totals(frame: CostFrame, columns: Sequence[int]) -> tuple[Amount, dict[str, Amount]]:
     """The exact total over some ingested days, in all and of each group; None where a blended cost is lacking."""
     chosen = list(columns)
-    assert frame.exact is not None  # every store's rollup has it
     lacking: list[bool] = np.any(np.isnan(frame.amounts[:, chosen]), axis=1).tolist()
-    sums = frame.exact.map(lambda part: part[:, chosen]).sum(axis=1).normalised()
+    sums = Amounts(frame.exact.parts[:, :, chosen].sum(axis=2, dtype=np.int64))
     values = [None if lacks else value for lacks, value in zip(lacking, sums.decimals(), strict=True)]
     groups = {group[0]: value for group, value in zip(frame.groups, values, strict=True)}
     return None if any(lacking) else sums.decimal(), groups
 
 
-def ranks(backends: Backends, dimension: str, known: DateRange) -> Mapping[str, int]:
+def ranks(backends: Backends, rollup: Rollup, dimension: str) -> Mapping[str, int]:
     """Rank of each value by its cost over the whole history: what its colour hangs on. Kept for a data version."""
-    version, key = backends.costs.rollup().version, f"ranks:{dimension}"
+    key = f"ranks:{dimension}"
     kept: tuple[int, Mapping[str, int]] | None = backends.memo.get(key)
-    if kept is None or kept[0] != version:
-        values = dimension_values(backends, dimension, CostQuery(range=known, metric=DEFAULT_METRIC))
-        kept = backends.memo[key] = version, {value: rank for rank, (value, _) in enumerate(values)}
+    if kept is None or kept[0] != rollup.version:
+        known = DateRange(rollup.days[0], rollup.days[-1] + DAY)
+        values = rollup.values_with_cost(dimension, CostQuery(range=known, metric=DEFAULT_METRIC))
+        kept = backends.memo[key] = rollup.version, {value: rank for rank, (value, _) in enumerate(values)}
     return kept[1]
 
 

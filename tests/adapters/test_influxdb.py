@@ -6,17 +6,12 @@ import http.client
 import itertools
 import json
 import logging
-import os
-import shutil
-import socket
-import subprocess
 import tempfile
 import threading
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -26,6 +21,8 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from influxdb_client.domain.permission import Permission
+from influxdb_client.domain.permission_resource import PermissionResource
 
 from app.adapters.influxdb import InfluxCostStore
 from app.core.charges import DIMENSIONS, NOTHING
@@ -47,10 +44,9 @@ from tests.contracts.cost_store import (
     values,
     whole,
 )
+from tests.influxdb import SECRET, Server, free_port
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-ORG = "spendscope"
-SECRET = "secret-token-of-the-tests"
 
 
 class Records:
@@ -87,70 +83,6 @@ class Records:
 
 
 # --- for real -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Server:
-    url: str
-    token: str
-    org: str
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """SPENDSCOPE_TEST_INFLUXDB_URL, _TOKEN and _ORG, else an influxd of our own."""
-    if url := os.environ.get("SPENDSCOPE_TEST_INFLUXDB_URL"):
-        given = os.environ
-        yield Server(url, given["SPENDSCOPE_TEST_INFLUXDB_TOKEN"], given.get("SPENDSCOPE_TEST_INFLUXDB_ORG", ORG))
-        return
-    binary = shutil.which("influxd")
-    if binary is None:
-        pytest.skip("needs InfluxDB 2: put influxd on PATH, or set SPENDSCOPE_TEST_INFLUXDB_URL, _TOKEN and _ORG")
-    with started(binary, tmp_path_factory.mktemp("influxd")) as found:
-        yield found
-
-
-@contextmanager
-def started(binary: str, home: Path) -> Iterator[Server]:
-    port = free_port()
-    paths = {"bolt-path": "bolt", "engine-path": "engine", "sqlite-path": "sqlite"}
-    process = subprocess.Popen(
-        [
-            binary,
-            *(f"--{option}={home / name}" for option, name in paths.items()),
-            f"--http-bind-address=127.0.0.1:{port}",
-            "--reporting-disabled",
-            "--log-level=error",
-        ],
-        env={"HOME": str(home), "PATH": os.environ["PATH"]},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield set_up(f"http://127.0.0.1:{port}", process)
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def set_up(url: str, process: subprocess.Popen[bytes]) -> Server:
-    body = {"username": "tests", "password": "password-of-tests", "org": ORG, "bucket": "unused", "token": SECRET}
-    request = urllib.request.Request(f"{url}/api/v2/setup", json.dumps(body).encode())
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(request, timeout=10):
-                return Server(url, SECRET, ORG)
-        except OSError:
-            assert process.poll() is None, "influxd has ended"
-            assert time.monotonic() < deadline, "influxd does not answer"
-            time.sleep(0.1)
 
 
 class Influx:
@@ -381,6 +313,23 @@ def test_prepare_makes_the_bucket_and_refuses_another_retention(server: Server, 
 
 
 @pytest.mark.server
+def test_two_that_start_at_once_make_one_bucket(influx: Influx) -> None:
+    """A worker and a scheduler on a new server: both find none, both make it, one is told that it exists."""
+    for _ in range(5):
+        bucket, together = f"test {uuid.uuid4()}", threading.Barrier(4)
+
+        def prepare(bucket: str = bucket, together: threading.Barrier = together) -> None:
+            store = influx.other(bucket=bucket)
+            together.wait()
+            store.prepare()
+
+        with ThreadPoolExecutor(4) as pool:
+            for prepared in [pool.submit(prepare) for _ in range(4)]:
+                prepared.result()
+        influx.other(bucket=bucket).check()
+
+
+@pytest.mark.server
 def test_a_wrong_token_is_told_apart_and_never_shown(influx: Influx) -> None:
     wrong = influx.other(token="wrong-token")
     for ask in (
@@ -400,6 +349,47 @@ def test_a_bucket_that_is_gone_is_named(influx: Influx) -> None:
         gone.check()
     with pytest.raises(Unavailable, match="'gone'"):
         gone.replace(DAY, frozenset({"a"}), table({key("a"): values("1")}))
+
+
+@pytest.mark.server
+def test_a_token_of_one_bucket_is_enough_once_the_bucket_is_there(influx: Influx, tmp_path: Path) -> None:
+    token = token_of_one_bucket(influx)
+    store = influx.other(token=token, cache_dir=tmp_path / "another pod")
+    store.prepare()
+    store.check()
+    for blended in ("1", None):
+        stored = store.replace(DAY, frozenset({"a"}), table({key("a"): values("1", blended)}))
+        assert stored.accounts["a"].amortized_cost == 1
+    with pytest.raises(CannotStart, match=r"no bucket 'gone' in organisation '.*Create it"):
+        influx.other(token=token, bucket="gone").prepare()
+
+
+def token_of_one_bucket(influx: Influx) -> str:
+    server = influx.store._server
+    bucket = server._client.buckets_api().find_buckets(name=influx.bucket, org=influx.server.org).buckets[0]
+    resource = PermissionResource(type="buckets", id=bucket.id, org_id=bucket.org_id)
+    permissions = [Permission(action=action, resource=resource) for action in ("read", "write")]
+    made = server._client.authorizations_api().create_authorization(org_id=bucket.org_id, permissions=permissions)
+    return str(made.token)
+
+
+@pytest.mark.server
+def test_an_organisation_that_is_not_there_is_named(influx: Influx) -> None:
+    elsewhere = influx.other(org="nowhere")
+    with pytest.raises(CannotStart, match=r"organisation 'nowhere'.*INFLUXDB_ORG"):
+        elsewhere.prepare()
+    with pytest.raises(Unavailable):
+        elsewhere.check()
+
+
+@pytest.mark.server
+def test_points_of_others_are_left_alone(influx: Influx, caplog: pytest.LogCaptureFixture) -> None:
+    theirs = f"cost,account=a amortized_cost=5,blended_cost=5 {int(datetime(2026, 10, 14, tzinfo=UTC).timestamp())}\n"
+    influx.store._server.write(theirs.encode())
+    for amount, given in ((1, {key("a"): values("1")}), (2, {key("b"): values("2")}), (0, {})):
+        influx.take(DAY, {"a", "b"}, given)
+        assert influx.other().rollup().frame(whole(DAY)).total == amount
+    assert "Spendscope did not write them" in caplog.text
 
 
 @pytest.mark.server
@@ -516,6 +506,7 @@ class StandIn:
     writes: list[Answer | None] = field(default_factory=lambda: [OK])
     queries: list[bytes] = field(default_factory=lambda: [b"\r\n"])
     buckets: Answer = (200, {"Content-Type": "application/json"}, b'{"buckets": []}')
+    orgs: Answer = (200, {"Content-Type": "application/json"}, b'{"orgs": [{"id": "0123456789abcdef", "name": "o"}]}')
     creation: Answer = field(default_factory=lambda: problem(401, "unauthorized access"))
     asked: list[Asked] = field(default_factory=list)
     url: str = ""
@@ -528,7 +519,7 @@ class StandIn:
         if asked.path == "/api/v2/buckets":
             return self.buckets if asked.method == "GET" else self.creation
         if asked.path == "/api/v2/orgs":
-            return 200, {"Content-Type": "application/json"}, b'{"orgs": [{"id": "0123456789abcdef", "name": "o"}]}'
+            return self.orgs
         return self.writes.pop(0) if len(self.writes) > 1 else self.writes[0]
 
     def written(self) -> list[Asked]:
@@ -733,6 +724,25 @@ def test_a_bucket_that_may_not_be_made_says_what_to_do(stand_in: StandIn, tmp_pa
         store_at(stand_in.url, tmp_path).prepare()
     with pytest.raises(Unavailable, match="no bucket"):
         store_at(stand_in.url, tmp_path).check()
+
+
+@pytest.mark.parametrize(
+    "orgs", [(200, {"Content-Type": "application/json"}, b'{"orgs": []}'), problem(404, "organization not found")]
+)
+def test_an_organisation_that_the_token_does_not_see_says_what_to_do(
+    stand_in: StandIn, tmp_path: Path, orgs: Answer
+) -> None:
+    stand_in.orgs = orgs
+    with pytest.raises(CannotStart, match=r"organisation 'o'.*cannot find organization.*correct INFLUXDB_ORG"):
+        store_at(stand_in.url, tmp_path).prepare()
+
+
+@pytest.mark.parametrize("lacking", ["provider", "service"])
+def test_points_that_lack_a_dimension_are_not_ours(stand_in: StandIn, tmp_path: Path, lacking: str) -> None:
+    without = HEADER.replace(f",{lacking}", "") + f"\r\n,_result,0,{DAY}T00:00:00Z,amortized_cost,5,x,x,x,x\r\n\r\n"
+    empty = f",_result,1,{DAY}T00:00:00Z,amortized_cost,5,aws,a,,eu-west-1,Usage"
+    stand_in.queries = [without.encode() + answer_with("1.5").rstrip() + f"\r\n{empty}\r\n\r\n".encode()]
+    assert charges_of(store_at(stand_in.url, tmp_path).day(DAY)) == [(key("a"), values("1.5", None, usage="2"))]
 
 
 def test_a_failure_to_load_is_told_to_everyone_for_a_while(stand_in: StandIn, tmp_path: Path) -> None:

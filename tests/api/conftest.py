@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app.adapters.sqlite import SqliteMetadata
 from flask import Flask
 from flask.testing import FlaskClient
 
 from app.adapters.folder import FolderSource
 from app.adapters.parquet import ParquetCostStore
+from app.adapters.sqlite import SqliteMetadata
 from app.api import blueprint
 from app.backends import Backends
 from app.config import read_settings
@@ -89,6 +89,11 @@ def client_of(backends: Backends) -> FlaskClient:
 def empty_backends(root: Path) -> Backends:
     """Real parts with nothing in them; a queue in memory."""
     (root / "costs").mkdir(parents=True)
+    return backends_at(root)
+
+
+def backends_at(root: Path) -> Backends:
+    """Real parts over what is there."""
     settings = read_settings({}, data_dir=root / "data", source=(root / "costs").as_uri() + "/")
     metadata = SqliteMetadata(root / "metadata.sqlite")
     metadata.prepare()

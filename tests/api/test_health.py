@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import metrics
+from app.ingest import ANNOUNCED, LISTED, UNREADABLE
 from tests.api.conftest import END, FIRST, World
-from tests.fakes import Down, MemoryQueue
+from tests.events import created
+from tests.fakes import Down, MemoryAnnouncements, MemoryQueue
 
+NOW = datetime(2026, 11, 4, 8, 59, 30, tzinfo=UTC)
 PARTS = ("costs", "metadata", "queue")
 
 
@@ -155,6 +159,47 @@ def test_metrics_are_bounded_when_a_part_hangs(world: World) -> None:
     assert time.perf_counter() - began < 2
     hanging.released.set()
     assert scraped(text.decode())["spendscope_part_up", (("part", "queue"),)] == 0
+
+
+# --- the events queue: known where there is one, and never a reason to be not ready
+
+
+def test_an_events_queue_is_a_part_where_there_is_one(empty: World) -> None:
+    quiet = MemoryAnnouncements()
+    answer = empty.serving(announcements=quiet).get("/readyz")
+    assert answer.json is not None
+    assert answer.json["parts"]["events"] == {"ok": True, "message": "no file announced yet"}
+    empty.backends.metadata.take_slot(ANNOUNCED, NOW)
+    empty.backends.metadata.take_slot(UNREADABLE, NOW)
+    answer = empty.serving(announcements=quiet).get("/readyz")
+    assert answer.json is not None
+    told = answer.json["parts"]["events"]["message"]
+    assert f"{NOW:%Y-%m-%d %H:%M:%S} UTC" in told
+    assert "no S3 event" in told
+
+
+def test_an_events_queue_that_is_down_takes_nothing_away(world: World) -> None:
+    answer = world.serving(announcements=Down("events")).get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json is not None
+    assert answer.json["parts"]["events"]["ok"] is False
+    assert "still found by listing, every 300 s" in answer.json["parts"]["events"]["message"]
+
+
+def test_metrics_tell_of_listing_and_events(empty: World) -> None:
+    silent = state(empty)
+    assert not [name for name, _ in silent if "event" in name or "listed" in name]
+    announcements = MemoryAnnouncements()
+    announcements.send(created("bucket", "costs/2026-11-20.csv"))
+    for ago, name in ((5, LISTED), (7, ANNOUNCED), (11, UNREADABLE)):
+        empty.backends.metadata.take_slot(name, empty.backends.clock() - timedelta(seconds=ago))
+    found = state(empty, announcements=announcements)
+    assert found["spendscope_events_waiting", ()] == 1
+    assert found["spendscope_source_listed_age_seconds", ()] == 5
+    assert found["spendscope_event_age_seconds", ()] == 7
+    assert found["spendscope_event_unreadable_age_seconds", ()] == 11
+    assert found["spendscope_part_up", (("part", "events"),)] == 1
+    assert state(empty, announcements=Down("events"))["spendscope_part_up", (("part", "events"),)] == 0
 
 
 def test_requests_are_counted_by_route_never_by_path(world: World) -> None:

@@ -54,6 +54,20 @@ def test_the_job_does_what_it_says(empty: World, tmp_path: Any) -> None:
     assert ingest_object(empty.backends, job.params, lambda *_: None, job_id=job.id).status == "done"
 
 
+def test_a_file_that_was_dealt_with_is_read_again_when_asked(empty: World, tmp_path: Any) -> None:
+    from app.ingest import ingest_object
+    from tests.api.conftest import write_day
+
+    write_day(tmp_path / "costs", date(2026, 11, 1), [])
+    endings = []
+    for again in (False, False, True):
+        body = {"kind": "ingest", "params": {"key": "2026-11-01.csv", "again": again}}
+        job = empty.backends.metadata.job((post(empty.client, body).json or {})["id"])
+        assert job is not None
+        endings.append(ingest_object(empty.backends, job.params, lambda *_: None, job_id=job.id).status)
+    assert endings == ["done", "done-noop", "done"]
+
+
 def test_the_same_file_is_the_same_job_until_it_is_done(empty: World) -> None:
     first, second = post(empty.client).json, post(empty.client).json
     assert first is not None
@@ -126,8 +140,17 @@ def test_a_key_that_is_not_one_is_refused(empty: World, key: str) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "field"),
     [
-        ({"kind": "collect", "params": {}}, 422, None),
-        ({"kind": "backfill", "params": {"months": 3}}, 422, None),
+        ({"kind": "collect", "params": {"start": "soon"}}, 400, "params.start"),
+        ({"kind": "collect", "params": {"start": "2026-11-05", "end": "2026-11-01"}}, 400, "params.end"),
+        ({"kind": "collect", "params": {"end": "2026-12-24"}}, 400, "params.end"),
+        ({"kind": "collect", "params": {"start": "2024-01-01"}}, 400, "params.start"),
+        ({"kind": "collect", "params": {"accounts": ["prod"]}}, 400, "params.accounts"),
+        ({"kind": "collect", "params": {"accounts": "111111111111"}}, 400, "params.accounts"),
+        ({"kind": "collect", "params": {"days": 3}}, 400, "params.days"),
+        ({"kind": "backfill", "params": {}}, 400, "params.months"),
+        ({"kind": "backfill", "params": {"months": 0}}, 400, "params.months"),
+        ({"kind": "backfill", "params": {"months": 14}}, 400, "params.months"),
+        ({"kind": "backfill", "params": {"months": "3"}}, 400, "params.months"),
         ({"kind": "detect"}, 422, None),
         ({"kind": "scan"}, 422, None),
         ({"kind": "ingest"}, 400, "params.key"),
@@ -137,6 +160,7 @@ def test_a_key_that_is_not_one_is_refused(empty: World, key: str) -> None:
         ({"kind": "ingest", "params": {"key": "../2026-11-01.csv"}}, 400, "params.key"),
         ({"kind": "ingest", "params": {"key": "2026-02-30.csv"}}, 400, "params.key"),
         ({"kind": "ingest", "params": {"key": "2026-11-01.csv", "source": "s3://other/"}}, 400, "params.source"),
+        ({"kind": "ingest", "params": {"key": "2026-11-01.csv", "again": "yes"}}, 400, "params.again"),
         ({"kind": "ingest", "params": []}, 400, "params"),
         ({"kind": "steal", "params": {}}, 400, "kind"),
         ({"params": {}}, 400, "kind"),
@@ -152,6 +176,50 @@ def test_bad_bodies_say_which_member(empty: World, body: Any, status: int, field
     assert answer.json is not None
     assert answer.json.get("field") == field
     assert empty.get(JOBS).json["items"] == []
+
+
+def test_a_collection_is_submitted_with_its_days(empty: World) -> None:
+    answer = post(empty.client, {"kind": "collect", "params": {"accounts": ["42", "000000000042"]}})
+    assert answer.status_code == 202
+    assert answer.json is not None
+    # Today is 6 November: October is not closed yet.
+    assert answer.json["params"] == {"start": "2026-10-01", "end": "2026-11-06", "accounts": ["000000000042"]}
+    again = post(empty.client, {"kind": "collect", "params": {"accounts": ["42"]}})
+    assert (again.json or {})["id"] == answer.json["id"]
+    other = post(empty.client, {"kind": "collect"})
+    assert (other.json or {})["id"] != answer.json["id"]
+
+
+def test_a_backfill_is_submitted_with_its_days(empty: World) -> None:
+    answer = post(empty.client, {"kind": "backfill", "params": {"months": 12}}, key="a-1")
+    assert answer.status_code == 202
+    assert answer.json is not None
+    assert answer.json["params"] == {"months": 12, "start": "2025-11-01", "end": "2026-11-06"}
+
+
+def test_a_backfill_beyond_retention_is_refused_up_front(empty: World) -> None:
+    class Kept:
+        def oldest(self, today: date) -> date:
+            return date(2026, 5, 11)
+
+    client = empty.serving(costs=Kept())
+    answer = post(client, {"kind": "backfill", "params": {"months": 12}})
+    assert (answer.status_code, answer.content_type) == (422, "application/problem+json")
+    assert answer.json is not None
+    for word in ("2025-11-01", "2026-05-11", "180 days", "SPENDSCOPE_RETENTION_DAYS"):
+        assert word in answer.json["detail"]
+    assert empty.get(JOBS).json["items"] == []
+    assert post(client, {"kind": "backfill", "params": {"months": 5}}).status_code == 202
+
+
+@pytest.mark.parametrize("body", [{"kind": "collect"}, {"kind": "backfill", "params": {"months": 1}}])
+def test_the_sample_is_not_collected(empty: World, body: Any) -> None:
+    from app.config import read_settings
+
+    answer = post(empty.serving(settings=read_settings({})), body)
+    assert answer.status_code == 422
+    assert answer.json is not None
+    assert "SPENDSCOPE_SOURCE" in answer.json["detail"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.errors import Conflict, Quarantined, Unavailable
-from app.ports import Source, SourceObject
+from app.ports import REFERENCE_BYTES, Source, SourceObject
 
 DAY = date(2026, 11, 20)
 NAME = f"{DAY}.csv"
@@ -88,6 +88,24 @@ class SourceContract:
         assert only(place.source).version == first.version
         place.put(NAME, b"other")
         assert only(place.source).version != first.version
+
+    def test_a_name_is_found_as_it_is_listed(self, place: Place) -> None:
+        names = [NAME, f"{NAME}.gz", "a b+c%20é.csv", "2026-11-2", "💰.csv"]
+        for name in names:
+            place.put(name, name.encode())
+        assert [place.source.find(name) for name in sorted(names)] == list(place.source.list())
+        place.put(NAME, b"replaced")
+        assert place.source.find(NAME) == only(place.source)
+        place.remove(NAME)
+        assert place.source.find(NAME) is None, "also when longer names begin with it"
+
+    @pytest.mark.parametrize(
+        "name", ["", "/", ".", "..", "archive", "archive/x.csv", "../costs/2026-11-20.csv", "\0", "\ud800", "x" * 5000]
+    )
+    def test_what_is_not_listed_is_not_found(self, place: Place, name: str) -> None:
+        place.put(NAME, b"x")
+        place.put("archive/x.csv", b"below")
+        assert place.source.find(name) is None
 
     def test_opens_exactly_what_was_listed(self, place: Place) -> None:
         for name, data in {NAME: b"date,service\r\n", "a b+c%20é.csv": b"odd name", "empty.csv": b""}.items():
@@ -173,7 +191,7 @@ class SourceContract:
 
     def test_what_does_not_exist_is_unavailable_and_named(self, place: Place) -> None:
         missing = place.elsewhere()
-        asked: list[Callable[[], object]] = [missing.check, lambda: list(missing.list())]
+        asked: list[Callable[[], object]] = [missing.check, lambda: list(missing.list()), lambda: missing.find(NAME)]
         for ask in asked:
             with pytest.raises(Unavailable, match="nowhere") as told:
                 ask()
@@ -185,6 +203,35 @@ class SourceContract:
         place.put(f"../coverage/{DAY}.json", b'{"sha256": "x"}')
         assert place.source.sidecar(DAY) == b'{"sha256": "x"}'
         assert place.source.sidecar(date(2026, 11, 19)) is None
+
+    def test_references_lie_beside_the_root(self, place: Place) -> None:
+        assert list(place.source.references()) == []
+        for name in ("2026-10.json", "2026-09.json", "notes.txt"):
+            place.put(f"../reference/{name}", name.encode())
+        place.put("../reference/old/2026-08.json", b"below")
+        found = list(place.source.references())
+        assert [one.key for one in found] == ["2026-09.json", "2026-10.json", "notes.txt"]
+        assert place.source.reference(found[0]) == b"2026-09.json"
+        assert list(place.source.list()) == []
+
+    def test_a_reference_is_the_version_that_was_listed(self, place: Place) -> None:
+        place.put("../reference/2026-10.json", b"old bytes")
+        (old,) = place.source.references()
+        place.put("../reference/2026-10.json", b"new bytes")
+        with pytest.raises(Conflict, match=r"2026-10\.json"):
+            place.source.reference(old)
+        (new,) = place.source.references()
+        assert new.version != old.version
+        assert place.source.reference(new) == b"new bytes"
+
+    def test_a_reference_has_at_most_so_many_bytes(self, place: Place) -> None:
+        place.put("../reference/2026-10.json", b" " * REFERENCE_BYTES)
+        (found,) = place.source.references()
+        assert len(place.source.reference(found)) == REFERENCE_BYTES
+        place.put("../reference/2026-10.json", b" " * (REFERENCE_BYTES + 1))
+        (found,) = place.source.references()
+        with pytest.raises(Quarantined, match="32 MiB"):
+            place.source.reference(found)
 
     def test_a_sidecar_has_at_most_a_megabyte(self, place: Place) -> None:
         place.put(f"../coverage/{DAY}.json", b" " * MEGABYTE)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 from datetime import date, timedelta
+from decimal import Decimal
 
 import numpy as np
 import pytest
 
+from app.core.amounts import from_decimals
 from app.core.periods import DateRange
 from app.core.query import CostQuery
 from app.core.rollup import CostFrame
@@ -24,8 +26,10 @@ def frame(
     values = np.array(amounts, float)
     periods = DAYS[: values.shape[1]]
     query = CostQuery(DateRange(DAYS[0], DAYS[-1] + timedelta(days=1)), group_by=dimensions)
-    nothing = tuple(None for _ in groups)
-    return CostFrame(query, periods, tuple(groups), values, values == values, nothing, None, periods)
+    known = np.nan_to_num(values)
+    exact = from_decimals([Decimal(str(value)) for value in known.ravel()]).map(lambda part: part.reshape(known.shape))
+    lacking = np.isnan(values).any(axis=1)
+    return CostFrame(query, periods, tuple(groups), values, values == values, exact, lacking, None, periods)
 
 
 def test_the_stack_folds_what_is_small_into_others() -> None:

@@ -16,7 +16,7 @@ from app.backends import Backends
 from app.core.jobs import Job
 from app.errors import BadCredentials, Conflict, InvalidInput, NotFound, Refused, Unavailable
 from app.ingest import Outcome, Progress
-from app.jobs import cancel, submit
+from app.jobs import AVAILABLE, cancel, submit
 from tests.fakes import Down, MemoryQueue
 from tests.workers.world import Clock, found, submitted, world_of
 from workers.jobs import (
@@ -84,7 +84,7 @@ def test_the_same_key_is_the_same_job_while_it_is_not_final(world: Backends) -> 
     assert submitted(world).id != first.id
 
 
-@pytest.mark.parametrize("kind", ["collect", "backfill", "detect", "scan"])
+@pytest.mark.parametrize("kind", ["detect", "scan"])
 def test_kinds_without_a_function_are_not_accepted(world: Backends, kind: str) -> None:
     with pytest.raises(Refused, match=f"{kind} are not available yet"):
         submit(world, kind, {}, key="a")
@@ -155,7 +155,7 @@ def test_a_kind_without_a_function_fails_with_a_sentence(world: Backends) -> Non
         "failed",
         "Jobs of kind ingest are not available yet.",
     )
-    assert set(HANDLERS) == {"ingest"}
+    assert set(HANDLERS) == AVAILABLE
 
 
 # --- trying again

@@ -277,7 +277,6 @@ def test_sigterm_gives_a_long_job_back(deployed: Deployment, hang: bool) -> None
     assert "stopped" in (given_back.message or "")
 
 
-@pytest.mark.xfail(strict=False, reason="an idle worker sometimes takes more than 10 s to stop; not understood yet")
 def test_an_idle_worker_stops_at_once(deployed: Deployment) -> None:
     worker = deployed.start("worker")
     deployed.until(lambda: deployed.backends.queue.workers() == 1)
