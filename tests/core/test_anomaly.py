@@ -98,7 +98,7 @@ def test_a_drop_is_told_and_one_low_day_is_not() -> None:
     assert org.alerts() == []
 
 
-@pytest.mark.parametrize("size", [0.5, 2.5])
+@pytest.mark.parametrize("size", [0.5, 0.9, 2.5])
 def test_a_refund_is_nothing(size: float) -> None:
     org = organisation()
     org.costs[SERIES, WHEN] *= 1 - size
