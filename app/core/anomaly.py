@@ -207,7 +207,7 @@ class Detector:
                 members += self._others(scope, suspect, found, taken | set(members))
             taken.update(members)
             own = {member: by_series[member] for member in members if member in alone}
-            joined = self._incident_of(suspect)
+            joined = self._incident_of(suspect, scope)
             self._open(watched, suspect, members, own)
             if joined is None:
                 alerts.append(self._alert(watched, suspect, scope, members, own))
@@ -239,13 +239,15 @@ class Detector:
                 size = abs(float(np.log(max(0.02, cost / max(expected, 1e-9)))))
             self._incidents.begin(own.get(member, suspect), member, today, size)
 
-    def _incident_of(self, suspect: Suspect) -> _Known | None:
-        """The incident of the last days that this is a late part of."""
+    def _incident_of(self, suspect: Suspect, scope: Scope) -> _Known | None:
+        """The incident that this is a late part of: one of the last days, or one of the same wide scope that goes on."""
         today = self.arrivals.days - 1
         start = today - suspect.oldest
         for known in reversed(self._known):
+            if scope.wide and known.anomaly.scope == scope and known.sign == suspect.sign and self._goes_on(known):
+                return known
             if known.found < today - JOINS_WITHIN:
-                return None
+                continue
             if (
                 known.found < today
                 and known.sign == suspect.sign
@@ -254,13 +256,18 @@ class Detector:
                 return known
         return None
 
+    def _goes_on(self, known: _Known) -> bool:
+        return bool(self._incidents.open[list(known.impacts)].any())
+
     def _belongs(self, known: _Known, suspect: Suspect, apart: int) -> bool:
         key, lead = self.arrivals.keys[suspect.series], self.arrivals.keys[known.lead]
+        both_new = suspect.kind == known.anomaly.kind == "new_cost"
+        if both_new != ("new_cost" in (suspect.kind, known.anomaly.kind)):
+            return False
         if known.anomaly.scope.wide and apart <= BEGAN_TOGETHER and known.anomaly.scope.covers(key):
             return True
         if lead.account != key.account:
             return False
-        both_new = suspect.kind == known.anomaly.kind == "new_cost"
         return (lead.service == key.service and apart <= 1) or (
             both_new and lead.region == key.region and apart <= BEGAN_TOGETHER
         )
@@ -318,7 +325,7 @@ class Detector:
                 continue
             for day in range(max(known.through + 1, today - len(watched.recent.cost) + 1), today):
                 self._add_day(watched, known, day, today - day)
-            if not self._incidents.open[list(known.impacts)].any():
+            if not self._goes_on(known):
                 known.anomaly = replace(known.anomaly, state="resolved")
 
     def _add_day(self, watched: Watched, known: _Known, day: int, age: int) -> None:

@@ -22,7 +22,9 @@ SLOW_LEVEL: Final = (28, 15)
 LEAST_DAYS: Final = 4
 FORECAST_DAYS: Final = 14
 SPREAD_DAYS: Final = 42
-"""Of the forecasts only the newest so many count: a launch's weeks are forgotten after it."""
+SPREAD_GAP: Final = 7
+"""The spread is that of so many forecasts, leaving out the newest so many: a launch's weeks are forgotten after it,
+and a leak's first week does not widen what it is measured by."""
 LEAST_SPREAD: Final = 0.02
 USUAL_SPREAD: Final = 0.1
 SHARED_DAYS: Final = 8
@@ -120,7 +122,10 @@ def _spread(flat: Floats, on: Flags) -> Floats:
     sums, have = sums_up_to(np.where(on, flat, 0)), sums_up_to(on)
     number = have[:, FORECAST_DAYS:-1] - have[:, : -FORECAST_DAYS - 1]
     mean = (sums[:, FORECAST_DAYS:-1] - sums[:, : -FORECAST_DAYS - 1]) / np.maximum(number, 1)
-    counted = newest(on[:, FORECAST_DAYS:] & (number > LEAST_DAYS), SPREAD_DAYS)
+    counted = on[:, FORECAST_DAYS:] & (number > LEAST_DAYS)
+    if counted.shape[1] > SPREAD_DAYS + SPREAD_GAP:
+        counted[:, -SPREAD_GAP:] = False
+    counted = newest(counted, SPREAD_DAYS)
     own = spread_over(flat[:, FORECAST_DAYS:] - mean, counted)
     usual = float(np.nanmedian(own)) if np.isfinite(own).any() else USUAL_SPREAD
     days_of = counted.sum(1)
