@@ -93,6 +93,11 @@ def open_client(service: str, credentials: Mapping[str, str]) -> Any:
     return opened(service, region_name=region, config=config, **credentials)
 
 
+def has_credentials() -> bool:
+    """Whether this process finds any. Raises BotoCoreError when what it is told to use is not there (a profile)."""
+    return boto3.session.Session().get_credentials() is not None
+
+
 class Payer:
     """Whose Cost Explorer is asked: the credentials the process has, or a role, assumed again before it expires."""
 
