@@ -14,16 +14,10 @@ from typing import Any, Final
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    TokenRetrievalError,
-)
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
+from app.aws import NO_CREDENTIALS
 from app.core import costexplorer as ce
 from app.core.charges import METRICS
 from app.core.periods import DateRange
@@ -225,6 +219,6 @@ def told(error: Exception) -> str:
         action = f"{service.get(error.operation_name, 'ce')}:{error.operation_name}"
         message = str(error.response.get("Error", {}).get("Message", ""))
         return ce.clean(f"{action} answered {code_of(error)}: {message}"[:300]).rstrip(": ")
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | TokenRetrievalError):
+    if isinstance(error, NO_CREDENTIALS):
         return "no usable AWS credentials: give a key, a profile or a role"
     return f"AWS does not answer ({type(error).__name__})"
