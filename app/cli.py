@@ -253,7 +253,7 @@ def backfill(months: int, wait: bool, yes: bool) -> None:
         backends.metadata.prepare()
         backends.costs.prepare()
         backends.source.check()
-        say_price(backends, settings, months)
+        say_price(backends, settings, months, alone=alone)
         if not yes and sys.stdin.isatty() and not click.confirm("Collect it?", default=True):
             return
         # Beside a progress bar the workers only say what is wrong.
@@ -264,11 +264,14 @@ def backfill(months: int, wait: bool, yes: bool) -> None:
         sys.exit(1)
 
 
-def say_price(backends: Backends, settings: Settings, months: int) -> None:
-    """What a backfill will cost, before anything is asked that costs."""
+def say_price(backends: Backends, settings: Settings, months: int, *, alone: bool) -> None:
+    """What a backfill will cost, before anything is asked that costs. Raises CannotStart when it could not ask."""
     from app.collection import price_of_backfill
 
     found = price_of_backfill(backends, months)
+    if found.requests and alone:
+        # Its own workers have what this process has; those of a deployment may have more.
+        run_module("workers.collecting", "check_credentials", settings)
     if found.requests and found.accounts <= 1:
         found = price_of_backfill(
             backends, months, accounts=run_module("workers.collecting", "count_accounts", settings)
@@ -611,4 +614,4 @@ def grafana_push(monthly_budget: str | None) -> None:
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
-    main()
+    main(prog_name="spendscope")
