@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from app.errors import CannotStart
 
@@ -190,6 +191,9 @@ class Settings(BaseModel):
         return self.demo if self.demo is not None else not self.source
 
 
+NUMBERS: Final = (int, int | None, float, Decimal, bool | None)
+
+
 def environment_name(name: str) -> str:
     """The environment variable of a field."""
     extra = Settings.model_fields[name].json_schema_extra
@@ -213,10 +217,15 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        wrong = [
-            f"{environment_name(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
-        ]
-        raise CannotStart("; ".join(wrong)) from None
+        raise CannotStart("; ".join(_wrong(found) for found in error.errors())) from None
+
+
+def _wrong(found: ErrorDetails) -> str:
+    """The variable, its value where it cannot hold a secret (a text may: an address with a password), and why."""
+    name = str(found["loc"][0])
+    annotation = Settings.model_fields[name].annotation
+    shown = f" {str(found['input'])[:40]!r}" if annotation in NUMBERS else ""
+    return f"{environment_name(name)}{shown}: {found['msg'].removeprefix('Value error, ')}"
 
 
 def _file_value(variable: str, path: str) -> str:

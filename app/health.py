@@ -166,6 +166,8 @@ def examine(settings: Settings) -> list[Finding]:
     except SpendscopeError as error:
         return [*findings, Finding("wrong", "settings", error.message)]
     for name, part in parts.items():
+        if name == "source" and settings.serves_demo and not running:
+            continue  # `up` writes it
         # Without `up` the private queue and its workers are not expected to run.
         expected = running or bool(settings.redis_url) or name not in ("queue", "workers")
         expected &= name != "events"
