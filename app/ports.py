@@ -414,7 +414,7 @@ class Relay:
 
 class Mail(Protocol):
     def send(self, message: EmailMessage, relay: Relay) -> None:
-        """Hand one message over; takes at most 20 s.
+        """Hand one message over; waits at most 8 s for each answer.
 
         Raises BadCredentials or Refused when trying again does not help, Unavailable when it may.
         """

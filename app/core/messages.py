@@ -39,6 +39,10 @@ def headline(notification: Notification) -> str:
     return f"{over}{notification.title}"
 
 
+def mark(notification: Notification) -> str:
+    return "🟢" if notification.resolved else MARKS[notification.severity]
+
+
 def encoded(body: Json) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
@@ -59,7 +63,7 @@ def slack_escaped(text: str, most: int) -> str:
 
 def slack_body(notification: Notification, id: str) -> Json:
     """Blocks for an incoming webhook."""
-    title = f"{MARKS[notification.severity]} {headline(notification)}"
+    title = f"{mark(notification)} {headline(notification)}"
     blocks: list[Json] = [
         {"type": "header", "text": {"type": "plain_text", "text": slack_escaped(title, SLACK_HEADER), "emoji": True}},
         *(_slack_section(_slack_fact(name, value)) for name, value in notification.facts),
@@ -243,8 +247,8 @@ RESOLVED: Final = " resolved"
 
 
 def resolution(notification: Notification, occurred: datetime) -> Notification:
-    """The message that it is over: its own event of the same incident."""
-    return replace(notification, resolved=True, severity="info", occurred=occurred, key=notification.key + RESOLVED)
+    """The message that it is over: its own event of the same incident, as weighty, so that the same people hear it."""
+    return replace(notification, resolved=True, occurred=occurred, key=notification.key + RESOLVED)
 
 
 # --- what an answer means ---------------------------------------------------------------------------------------------

@@ -154,8 +154,8 @@ def _digest(*parts: str) -> str:
 # --- when, and how much at once ---------------------------------------------------------------------------------------
 
 
-LEASE: Final = timedelta(seconds=60)
-"""How long a sender may take for one message before another one may take over; sending takes at most 10 s."""
+LEASE: Final = timedelta(seconds=120)
+"""How long a sender may take for one message before another one may take over; a webhook takes at most 10 s, a mail server may take longer."""
 
 BETWEEN: Final = timedelta(seconds=1)
 """Between two messages of a channel: what Slack allows an incoming webhook."""

@@ -1,0 +1,69 @@
+"""Notifications, in the scheduler's process: looks for what happened, and sends what waits, each channel by itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from app.backends import Backends
+from app.errors import SpendscopeError
+from app.incidents import tell_what_happened
+from app.notifications import send_next, tidy
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 1.0
+
+
+class Notifying:
+    """A channel that is slow or down keeps none of the others waiting: each is sent to from a thread of its own."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+        self._sending: dict[str, threading.Thread] = {}
+        self._look_at = 0.0
+        self._said = ""
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self.once(time.monotonic())
+            stop.wait(POLL_SECONDS)
+
+    def once(self, now: float) -> None:
+        """Look for what happened when it is time, and start sending where something waits."""
+        if now >= self._look_at:
+            self._guarded(lambda: tell_what_happened(self._backends))
+            self._guarded(lambda: tidy(self._backends))
+            self._look_at = now + LOOK_SECONDS
+        self._guarded(self._start)
+
+    def _start(self) -> None:
+        for name in self._backends.metadata.pending_channels():
+            if name in self._backends.channels and not self._is_sending(name):
+                # A daemon: a message under way when the process ends is sent again by the next one, under its id.
+                thread = threading.Thread(target=self._send, args=(name,), name=f"channel {name}", daemon=True)
+                self._sending[name] = thread
+                thread.start()
+
+    def _is_sending(self, name: str) -> bool:
+        thread = self._sending.get(name)
+        return thread is not None and thread.is_alive()
+
+    def _send(self, name: str) -> None:
+        self._guarded(lambda: send_next(self._backends, self._backends.channels[name]))
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        """What goes wrong is said once while it is the same, and tried again."""
+        try:
+            work()
+        except SpendscopeError as error:
+            if error.message != self._said:
+                log.warning("notifications: %s", error.message)
+            self._said = error.message
+        except Exception as error:
+            # Its text may quote an address of a channel.
+            log.error("Notifications failed (%s); trying again", type(error).__name__)
