@@ -133,13 +133,13 @@ def receiver(
 
 
 class AnyName:
-    """Every name may use this port: so that a receiver on another port than 443 can be asked in a test."""
+    """Every name may use this port (or any): so that a receiver on another port than 443 can be asked in a test."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int | None = None) -> None:
         self.port = port
 
     def __contains__(self, place: object) -> bool:
-        return isinstance(place, tuple) and place[1] == self.port
+        return isinstance(place, tuple) and self.port in (None, place[1])
 
 
 def webhook_to(found: Receiver, *, seconds: float = 3.0, address: str = "127.0.0.1", **changes: Any) -> Webhook:
