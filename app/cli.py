@@ -254,7 +254,9 @@ def backfill(months: int, wait: bool, yes: bool) -> None:
         say_price(backends, settings, months)
         if not yes and sys.stdin.isatty() and not click.confirm("Collect it?", default=True):
             return
-        with stop_requested() as stopping, working_family(settings) if alone else nullcontext():
+        # Beside a progress bar the workers only say what is wrong.
+        shown = settings.model_copy(update={"log_level": "warning"}) if sys.stderr.isatty() else settings
+        with stop_requested() as stopping, working_family(shown) if alone else nullcontext():
             jobs = backfilled(backends, months, stopping, wait=wait or alone)
     if any(job.status in ("quarantined", "failed", "cancelled") or job.result.get("failed") for job in jobs):
         sys.exit(1)

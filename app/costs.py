@@ -59,12 +59,13 @@ class CostAnswer:
 
 @dataclass(frozen=True)
 class Ledgers:
-    """All day records of one ledger version, judged as of one day."""
+    """All day records of one ledger version, judged as of one day. `quarantined`: days whose newest file was refused."""
 
     records: dict[date, DayRecord]
     coverage: Coverage
     updated: datetime | None
     version: int
+    quarantined: frozenset[date] = frozenset()
     memo: dict[DateRange, Freshness] = field(default_factory=dict, compare=False, repr=False)
 
     def freshness(self, days: DateRange) -> Freshness:
@@ -262,16 +263,19 @@ def _read_ledgers(backends: Backends, version: int, today: date) -> Ledgers:
     records = backends.metadata.day_records(EARLIEST, today + timedelta(days=3))
     if not records:
         return Ledgers({}, Coverage({}, {}), None, version)
-    days = DateRange(min(records), max(max(records) + timedelta(days=1), today))
+    # A file that was never taken leaves a record without figures: the history begins with the first day that has some.
+    known = [day for day, record in records.items() if record.complete_file] or list(records)
+    days = DateRange(min(known), max(max(records) + timedelta(days=1), today))
+    quarantined = backends.metadata.quarantined_days(EARLIEST, days.end)
     judged = coverage(
         records,
         list(days),
         today=today,
         settling_days=backends.settings.settling_days,
-        quarantined=backends.metadata.quarantined_days(days.start, days.end),
+        quarantined=quarantined,
     )
     changes = [part.changed for record in records.values() for part in record.accounts.values()]
-    return Ledgers(records, judged, max(changes, default=None), version)
+    return Ledgers(records, judged, max(changes, default=None), version, quarantined)
 
 
 def _ledger_total(ledgers: Ledgers, query: CostQuery, fallback: Decimal) -> Decimal | None:

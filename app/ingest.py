@@ -17,6 +17,7 @@ from app.backends import Backends
 from app.core.charges import METRICS, Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import TAKEN, Arrival, DayRecord, Decision, Ingestion, begin, decide, touched
+from app.core.periods import DAY
 from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Refused, Unavailable
 from app.jobs import submit
 from app.ports import SourceObject, StoredDay
@@ -145,6 +146,28 @@ def submit_object(backends: Backends, day: date, found: SourceObject, *, again: 
     return submit(backends, "ingest", params, key=key, priority=day.toordinal())
 
 
+def stored_file(backends: Backends, ingestion: Ingestion) -> SourceObject:
+    """The object version that an ingestion was made from, as the source lists it now.
+
+    Raises Conflict when the source does not hold that version any more, Refused when it is larger than this
+    deployment handles.
+    """
+    if ingestion.source != backends.source.root:
+        raise Conflict(
+            f"{ingestion.key} came from {ingestion.source}, but this deployment reads {backends.source.root} now."
+        )
+    found = backends.source.find(ingestion.key)
+    if found is None or found.version != ingestion.version:
+        became = "was removed from the source" if found is None else "was replaced in the source by a newer version"
+        raise Conflict(f"{ingestion.key} {became} since it was looked at. This version cannot be downloaded any more.")
+    if found.size > backends.settings.max_file_bytes:
+        raise Refused(
+            f"{found.key} has {found.size:,} bytes, more than the {backends.settings.max_file_bytes:,} handled here. "
+            f"Get it from {ingestion.source} directly."
+        )
+    return found
+
+
 def ingest_object(
     backends: Backends, params: Mapping[str, Any], progress: Progress, *, job_id: str = "direct"
 ) -> Outcome:
@@ -237,13 +260,7 @@ class _Taking:
     def _is_known(self, failed: frozenset[str]) -> bool:
         record = self.backends.metadata.day_record(self.day)
         same = record.sources.get(self.owner) == self.sha256
-        unchanged = same and not record.restating and frozenset(record.failed_accounts) == failed
-        return unchanged and self._is_recorded()
-
-    def _is_recorded(self) -> bool:
-        """Whether the ledger has the totals of these bytes: a run that was killed after its flip left none."""
-        versions = self.backends.metadata.versions_of(self.backends.source.root, self.found.key)
-        return any(one.sha256 == self.sha256 and one.status in TAKEN for one in versions)
+        return same and not record.restating and frozenset(record.failed_accounts) == failed
 
     def _check_retention(self) -> None:
         oldest = self.backends.costs.oldest(self.backends.today())
@@ -260,7 +277,7 @@ class _Taking:
     def _kept(self) -> Ingestion | None:
         """The newest record of these bytes having been taken; none when a run died between flip and record."""
         versions = self.backends.metadata.versions_of(self.backends.source.root, self.found.key)
-        taken = (one for one in versions if one.sha256 == self.sha256 and one.status in ("ingested", "noop"))
+        taken = (one for one in versions if one.sha256 == self.sha256 and one.status in TAKEN)
         return next(taken, None)
 
     def _noop(self, kept: Ingestion) -> Outcome:
@@ -351,19 +368,12 @@ class _Taking:
 
     def quarantine(self, reason: Reason) -> Outcome:
         self._record(status="quarantined", reason=reason)
-        self._announce()
         place = f" (line {reason.line})" if reason.line else ""
         return Outcome(
             "quarantined",
             f"{self.found.key}{place}: {reason.message}",
             {"status": "quarantined", "reason": reason.code},
         )
-
-    def _announce(self) -> None:
-        """Move the day on in the ledger: its version tells readers that their answers are old."""
-        metadata = self.backends.metadata
-        while not metadata.put_day_record(touched(metadata.day_record(self.day))):
-            self.progress(STEPS - 1, STEPS, f"Recording {self.day}")
 
     def _record(
         self,
@@ -377,6 +387,7 @@ class _Taking:
     ) -> None:
         from app.core.dailycsv import PARSER
 
+        was_quarantined = self._is_quarantined()
         self.backends.metadata.put_ingestion(
             Ingestion(
                 id=self.ingestion_id(),
@@ -400,6 +411,20 @@ class _Taking:
                 job_id=None if self.job_id == "direct" else self.job_id,
             )
         )
+        if was_quarantined or status == "quarantined":
+            self._move_version()
+
+    def _is_quarantined(self) -> bool:
+        return bool(self.backends.metadata.quarantined_days(self.day, self.day + DAY))
+
+    def _move_version(self) -> None:
+        """A quarantine that begins or ends changes no figure, yet everybody who keeps answers must notice it.
+
+        Where this is not the next revision, another job has moved the version, or will when it is done.
+        """
+        record = self.backends.metadata.day_record(self.day)
+        if not record.restating:
+            self.backends.metadata.put_day_record(touched(record))
 
     def ingestion_id(self) -> str:
         """The same object version always has the same id: a run that is repeated replaces its own record."""

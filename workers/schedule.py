@@ -173,6 +173,7 @@ class Watching:
         self._repaired = self._begun = False
         self._look_from: datetime | None = None
         self._schedule, self._source = Outage("schedule"), Outage("source")
+        self._references = Outage("references")
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -225,7 +226,8 @@ class Watching:
             keep_to_retention(self._backends)
             self._repaired = True
         found = watch(self._backends)
-        take_references(self._backends)
+        # Beside the cost files, and no reason to stop looking at them: the role may not be allowed to list references.
+        _guarded(self._references, lambda: take_references(self._backends))
         if found.jobs:
             log.info("%d new files, %d known", len(found.jobs), found.known)
 

@@ -106,13 +106,24 @@ class InfluxCostStore:
         seconds = self._retention_days * 86_400
         found = self._server.bucket_retention()
         if found is None:
-            self._server.create_bucket(seconds, _shard_seconds(self._retention_days))
-        elif found != seconds:
+            found = self._make_bucket(seconds)
+        if found != seconds:
             raise CannotStart(
                 f"The InfluxDB bucket {self._server.bucket!r} keeps {_days(found)}, but SPENDSCOPE_RETENTION_DAYS asks for "
                 f"{_days(seconds)}. Set it to {found // 86_400}, or change the bucket: "
                 f"influx bucket update --id … --retention {seconds}s"
             )
+
+    def _make_bucket(self, seconds: int) -> int:
+        """Its retention; another process that starts now may have been first."""
+        try:
+            self._server.create_bucket(seconds, _shard_seconds(self._retention_days))
+        except CannotStart:
+            found = self._server.bucket_retention()
+            if found is None:
+                raise
+            return found
+        return seconds
 
     def check(self) -> None:
         if self._server.bucket_retention() is None:

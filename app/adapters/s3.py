@@ -101,7 +101,7 @@ class S3Source:
                 page = next(pages, None)
             if page is None:
                 return
-            yield from self._listed(page)
+            yield from _listed(page, prefix)
 
     def find(self, key: str) -> SourceObject | None:
         # By listing, not HEAD: what comes back is to the letter what the next listing tells, with the same rights.
@@ -109,14 +109,7 @@ class S3Source:
             return None
         with self._failures():
             page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + key, Delimiter="/", MaxKeys=1)
-        return next((found for found in self._listed(page) if found.key == key), None)
-
-    def _listed(self, page: ListObjectsV2OutputTypeDef) -> Iterator[SourceObject]:
-        for entry in page.get("Contents", []):
-            name = entry["Key"].removeprefix(self.prefix)
-            # A name that cannot be shown is no cost file's; no name at all is the marker of the "folder" itself.
-            if name and name.isprintable():
-                yield SourceObject(name, entry["ETag"], entry["Size"], entry["LastModified"].astimezone(UTC))
+        return next((found for found in _listed(page, self.prefix) if found.key == key), None)
 
     @contextmanager
     def open(self, found: SourceObject) -> Iterator[BinaryIO]:
@@ -228,6 +221,14 @@ class S3Source:
         """The server asked, without what may stand before an @."""
         scheme, _, place = self.client.meta.endpoint_url.partition("://")
         return f"{scheme}://{place.rpartition('@')[2]}"
+
+
+def _listed(page: ListObjectsV2OutputTypeDef, prefix: str) -> Iterator[SourceObject]:
+    for entry in page.get("Contents", []):
+        name = entry["Key"].removeprefix(prefix)
+        # A name that cannot be shown is no cost file's; no name at all is the marker of the "folder" itself.
+        if name and name.isprintable():
+            yield SourceObject(name, entry["ETag"], entry["Size"], entry["LastModified"].astimezone(UTC))
 
 
 class _Stream(Protocol):

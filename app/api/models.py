@@ -450,8 +450,8 @@ class JobRequest(BaseModel):
     )
     params: dict[str, Any] = Field(
         default_factory=dict,
-        description="For `ingest`: `key`, the name of the file below the source's root. For `collect`: `start`, `end`, "
-        "`accounts`, each optional. For `backfill`: `months`.",
+        description="For `ingest`: `key`, the name of the file below the source's root, and `again` to take known bytes too. "
+        "For `collect`: `start`, `end`, `accounts`, each optional. For `backfill`: `months`.",
     )
 
 
@@ -459,6 +459,7 @@ class IngestParams(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     key: str = Field(max_length=1024, description="Name of the file below the source's root, YYYY-MM-DD.csv[.gz].")
+    again: bool = Field(False, description="Read and check the file also when these bytes were dealt with before.")
 
 
 class CollectParams(BaseModel):

@@ -91,6 +91,10 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
             (200, f"/api/v1/ingestions/{ingestion}", None),
             (404, "/api/v1/ingestions/x", None),
         ],
+        ("get", "/api/v1/ingestions/{id}/file"): [
+            (200, f"/api/v1/ingestions/{ingestion}/file", None),
+            (404, "/api/v1/ingestions/x/file", None),
+        ],
         ("get", "/api/v1/restatements"): [
             (200, f"/api/v1/restatements?{RANGE}&limit=20", None),
             (200, f"/api/v1/restatements?{RANGE}&metric=blended_cost&format=csv", None),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core import costexplorer
 from app.core.amounts import total as exact_total
 from app.core.reconciliation import (
     AccountDayFigures,
@@ -188,6 +189,18 @@ def test_a_reference_is_read_exactly() -> None:
     }
     assert found.days("b", "amortized_cost") == {date(2026, 10, 31): {"Usage": 5}}
     assert found.days("nobody", "amortized_cost") == {}
+
+
+def test_a_reference_is_what_the_collector_writes() -> None:
+    amounts = tuple(Decimal(text) for text in ("1.230", "-0.00000000000000000001", "5e-7"))
+    found = {(DAYS[0], "000123", "Usage"): costexplorer.Row(amounts, currency="USD")}
+    at = datetime(2026, 11, 2, 4, tzinfo=UTC)
+    data = costexplorer.reference_file(MONTH, DAYS, found, None, None, at)
+    assert data is not None
+    kept = parse_reference(data, MONTH, "USD")
+    assert (kept.collected, kept.metrics) == (at, ("amortized_cost", "blended_cost", "unblended_cost"))
+    for metric, amount in zip(kept.metrics, amounts, strict=True):
+        assert kept.days("000123", metric) == {DAYS[0]: {"Usage": amount}}
 
 
 ROW = ["2026-10-01", "a", "Usage", "1", "2"]
