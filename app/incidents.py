@@ -19,7 +19,7 @@ from app.core.notifications import Notification
 from app.core.periods import DateRange
 from app.core.query import CostQuery
 from app.core.restatements import Move
-from app.costs import Snapshot, snapshot
+from app.costs import Snapshot, ledgers_of, snapshot
 from app.notifications import met, notify
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,7 @@ def tell_what_happened(backends: Backends) -> int:
     seen = [met(backends, name).since or backends.clock() for name in backends.channels]
     since = max(min(seen), backends.clock() - LOOK_BACK)
     found = [*_quarantined(backends, since), *_noticed(backends, since)]
-    figures = snapshot(backends)
-    return notify(backends, [*found, *_stale(backends, figures)]) + _weekly(backends, figures)
+    return notify(backends, [*found, *_stale(backends)]) + _weekly(backends)
 
 
 def tell_anomalies(backends: Backends, found: list[FoundAnomaly]) -> int:
@@ -73,11 +72,12 @@ def _noticed(backends: Backends, since: datetime) -> Iterator[Notification]:
             return
 
 
-def _stale(backends: Backends, figures: Snapshot) -> Iterator[Notification]:
+def _stale(backends: Backends) -> Iterator[Notification]:
     """One incident while no newer day comes; when one has, that it is over is told where the incident was."""
-    if figures.known is None:
+    reported = [day for day, record in ledgers_of(backends).records.items() if record.accounts]
+    if not reported:
         return
-    newest, now = figures.known.last, backends.clock()
+    newest, now = max(reported), backends.clock()
     current = data_stale(newest, now, backends.settings.public_url)
     if backends.today() - newest >= timedelta(days=backends.settings.stale_days):
         yield current
@@ -90,7 +90,7 @@ def _stale(backends: Backends, figures: Snapshot) -> Iterator[Notification]:
 # --- the week ---------------------------------------------------------------------------------------------------------
 
 
-def _weekly(backends: Backends, figures: Snapshot) -> int:
+def _weekly(backends: Backends) -> int:
     """One summary a set of accounts and week, to the channels of that set. The slot is taken after it is recorded: it
     only spares asking for the figures again."""
     days, settings = last_week(backends.clock()), backends.settings
@@ -100,8 +100,11 @@ def _weekly(backends: Backends, figures: Snapshot) -> int:
     for accounts in sorted({one.accounts for one in backends.channels.values() if "weekly" in one.kinds}):
         slot = f"weekly summary of {','.join(accounts)}"[:200]
         last = backends.metadata.last_slot(slot)
-        week = week_of(figures, days, accounts) if last is None or last < moment else None
-        if week is None or week.total is None:
+        if last is not None and last >= moment:
+            continue
+        # Only now: a scheduler has no use for the read model otherwise.
+        week = week_of(snapshot(backends), days, accounts)
+        if week.total is None:
             continue
         told += notify(_only(backends, accounts), [weekly(week, settings.currency, settings.public_url)])
         backends.metadata.take_slot(slot, moment)

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 1.0
+REST_SECONDS: Final = 5.0
+"""How long a channel is left alone that has something waiting and nothing to be sent: quiet hours, a used-up window."""
 
 
 class Notifying:
@@ -25,6 +27,7 @@ class Notifying:
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
         self._sending: dict[str, threading.Thread] = {}
+        self._resting: dict[str, float] = {}
         self._look_at = 0.0
         self._said = ""
 
@@ -39,11 +42,12 @@ class Notifying:
             self._guarded(lambda: tell_what_happened(self._backends))
             self._guarded(lambda: tidy(self._backends))
             self._look_at = now + LOOK_SECONDS
-        self._guarded(self._start)
+        self._guarded(lambda: self._start(now))
 
-    def _start(self) -> None:
+    def _start(self, now: float) -> None:
         for name in self._backends.metadata.pending_channels():
-            if name in self._backends.channels and not self._is_sending(name):
+            rested = now >= self._resting.get(name, 0.0)
+            if rested and name in self._backends.channels and not self._is_sending(name):
                 # A daemon: a message under way when the process ends is sent again by the next one, under its id.
                 thread = threading.Thread(target=self._send, args=(name,), name=f"channel {name}", daemon=True)
                 self._sending[name] = thread
@@ -54,7 +58,12 @@ class Notifying:
         return thread is not None and thread.is_alive()
 
     def _send(self, name: str) -> None:
-        self._guarded(lambda: send_next(self._backends, self._backends.channels[name]))
+        self._resting[name] = time.monotonic() + REST_SECONDS
+        self._guarded(lambda: self._sent(name))
+
+    def _sent(self, name: str) -> None:
+        if send_next(self._backends, self._backends.channels[name]):
+            del self._resting[name]
 
     def _guarded(self, work: Callable[[], object]) -> None:
         """What goes wrong is said once while it is the same, and tried again."""
