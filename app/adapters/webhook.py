@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -249,14 +249,20 @@ class Webhook:
 
 
 def _within(until: float, work: Callable[[], Place]) -> Place:
-    """A resolver has no timeout of its own."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="resolve")
+    """A resolver has no timeout of its own; a thread that waits for one must not keep the process from ending."""
+    found: Future[Place] = Future()
+
+    def resolve() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=resolve, name="resolve", daemon=True).start()
     try:
-        return pool.submit(work).result(max(0.1, until - time.monotonic()))
+        return found.result(max(0.1, until - time.monotonic()))
     except TookTooLong:
         raise Unavailable(PART, "The host of the channel's address is not found in time.") from None
-    finally:
-        pool.shutdown(wait=False)
 
 
 def _connect(addresses: Sequence[str], port: int, until: float) -> socket.socket:

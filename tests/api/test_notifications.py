@@ -21,6 +21,7 @@ from app.health import status_of
 from app.notifications import met, notify
 from tests.api.conftest import NOW, World
 from tests.faults.test_notifier import Recording
+from tests.receivers import mail_server
 
 SECRET = "very-secret-path"
 CHANNELS = (
@@ -153,6 +154,18 @@ def test_a_channel_is_tried_out_from_the_command_line_and_this_machine_is_never_
     assert SECRET not in everything
     for stored in (tmp_path / "data").rglob("*"):
         assert not stored.is_file() or SECRET.encode() not in stored.read_bytes(), stored
+
+
+def test_an_email_goes_out_through_the_mail_server_that_is_named(tmp_path: Path) -> None:
+    with mail_server() as server:
+        (tmp_path / "channels.toml").write_text(
+            f'[[channel]]\nname = "mail"\ntype = "email"\nhost = "127.0.0.1"\nport = {server.port}\nsecurity = "none"\n'
+            'sender = "costs@example.org"\nrecipients = ["team@example.org"]\n'
+        )
+        found = run(tmp_path, "test", "mail")
+        assert (found.exit_code, found.output) == (0, "sent: channel mail was told.\n")
+        [message] = server.messages
+        assert b"Subject: [Spendscope info] Test of channel mail" in message
 
 
 def test_a_wrong_file_stops_everything_with_one_line(tmp_path: Path) -> None:

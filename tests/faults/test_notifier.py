@@ -334,6 +334,16 @@ def test_n7_too_many_waits_as_long_as_it_is_asked_and_keeps_the_order(tmp_path: 
         assert all(one.attempts == 1 for one in here.deliveries), "being asked to wait uses up no try"
 
 
+def test_n7_a_receiver_that_is_busy_is_given_the_time_it_asks_for(tmp_path: Path, tls: Any) -> None:
+    with receiver(say(503, Retry_After="1800"), say(), tls=tls[0]) as found:
+        here = deployment(tmp_path, to_here(tls[1]), hook(found))
+        here.tell()
+        here.send(30, every=59)
+        assert (len(found.requests), here.one().attempts) == (1, 1)
+        here.send(3, every=30)
+        assert (len(found.requests), here.one().status) == (2, "sent")
+
+
 def test_n7_at_most_one_message_a_second(tmp_path: Path) -> None:
     sender = Recording()
     channel = WebhookChannel(name="hook", type="webhook", url="https://x.example/", digest_minutes=0)  # type: ignore[arg-type]
