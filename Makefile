@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MONGO_TEST := .venv-mongo-test
 
-.PHONY: run test mongo-test setup setup-dev lint format types bench soak lambda image-check sbom licences lock clean
+.PHONY: run test mongo-test setup setup-dev lint format types bench bench-anomaly soak lambda image-check sbom licences lock clean
 
 run: setup
 	@$(BIN)/spendscope up
@@ -49,6 +49,9 @@ types: setup-dev
 
 bench: setup-dev
 	$(BIN)/python -m bench $(ARGS)
+
+bench-anomaly: setup-dev
+	$(BIN)/python -m bench.anomaly
 
 soak: setup-dev
 	$(BIN)/python -m pytest tests/workers/test_soak.py tests/test_last_truth.py --soak 50 -q

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import date
 from functools import wraps
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from app import __version__
 from app.backends import Backends, open_backends, utc_now
 from app.config import Settings, read_settings
 from app.core import amounts
+from app.core.anomaly import Anomaly
 from app.core.exports import printable
 from app.core.jobs import FINAL, Job
 from app.core.query import CostQuery, filters_from
@@ -251,7 +253,7 @@ def backfill(months: int, wait: bool, yes: bool) -> None:
         backends.metadata.prepare()
         backends.costs.prepare()
         backends.source.check()
-        say_price(backends, settings, months)
+        say_price(backends, settings, months, alone=alone)
         if not yes and sys.stdin.isatty() and not click.confirm("Collect it?", default=True):
             return
         # Beside a progress bar the workers only say what is wrong.
@@ -262,11 +264,14 @@ def backfill(months: int, wait: bool, yes: bool) -> None:
         sys.exit(1)
 
 
-def say_price(backends: Backends, settings: Settings, months: int) -> None:
-    """What a backfill will cost, before anything is asked that costs."""
+def say_price(backends: Backends, settings: Settings, months: int, *, alone: bool) -> None:
+    """What a backfill will cost, before anything is asked that costs. Raises CannotStart when it could not ask."""
     from app.collection import price_of_backfill
 
     found = price_of_backfill(backends, months)
+    if found.requests and alone:
+        # Its own workers have what this process has; those of a deployment may have more.
+        run_module("workers.collecting", "check_credentials", settings)
     if found.requests and found.accounts <= 1:
         found = price_of_backfill(
             backends, months, accounts=run_module("workers.collecting", "count_accounts", settings)
@@ -437,6 +442,71 @@ def split_filter(text: str) -> tuple[str, str]:
 
 
 @main.command()
+@click.option("--start", help="First day whose alerts are printed, YYYY-MM-DD; earlier days are only learned from.")
+@click.option("--end", help="The day after the last, YYYY-MM-DD.")
+@click.option(
+    "--deliveries",
+    type=click.Path(path_type=Path),
+    help="Folder of YYYY-MM-DD.csv[.gz], what arrived each day. Default: stored history.",
+)
+@click.option("--min-daily", type=click.FloatRange(0), help="Dollars a day that are worth an alert.")
+@click.option("--min-total", type=click.FloatRange(0), help="Dollars that an incident must be worth.")
+@click.option(
+    "--country", metavar="CC", help="ISO country; holidays are read from the costs themselves, so it changes nothing."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@told_in_one_line
+def backtest(
+    start: str | None,
+    end: str | None,
+    deliveries: Path | None,
+    min_daily: float | None,
+    min_total: float | None,
+    country: str | None,
+    as_json: bool,
+) -> None:
+    """Replay history: the alerts you would have had, each day judged only with what was known then.
+
+    Without --min-daily and --min-total: 0.2 % and 1 % of a usual day's cost, at least 5 and 25.
+    """
+    from app.backtest import Rules, alert_line, replay, reported_range, stored_deliveries
+    from app.core.periods import day_from
+    from app.deliveries import read_deliveries
+
+    if country is not None and not (len(country) == 2 and country.isascii() and country.isalpha()):
+        raise InvalidInput(f"--country {country[:20]!r} is not an ISO 3166 code of two letters, for example DE.")
+    for option, dollars in (("--min-daily", min_daily), ("--min-total", min_total)):
+        if dollars is not None and not isfinite(dollars):
+            raise InvalidInput(f"{option} {dollars} is not an amount of dollars.")
+    first, after = reported_range(
+        *(day_from(text, name) if text else None for text, name in ((start, "start"), (end, "end")))
+    )
+    settings = read_settings()
+    if deliveries is not None:
+        arriving = read_deliveries(deliveries, max_bytes=settings.max_file_bytes)
+    else:
+        backends = open_backends(settings)
+        backends.metadata.prepare()
+        backends.costs.prepare()
+        arriving = iter(stored_deliveries(backends))
+    counted: dict[str, int] = {}
+    for alert in replay(arriving, Rules(min_daily, min_total, first, after)):
+        counted[alert.kind] = counted.get(alert.kind, 0) + 1
+        say(json.dumps(alert_line(alert)) if as_json else alert_text(alert))
+    if not as_json:
+        say(", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in counted.items()) or "No alerts.")
+
+
+def alert_text(alert: Anomaly) -> str:
+    """One alert for people."""
+    where = " · ".join(printable(name or "all")[:40] for _, name in alert.scope.parts())
+    return (
+        f"{alert.detected_on}  {alert.severity:<6}  {alert.kind.replace('_', ' '):<11}  {alert.impact:>+12,.2f}  {where}  "
+        f"({alert.date}: {alert.actual:,.2f}, expected {alert.low:,.2f} to {alert.high:,.2f})"
+    )
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @told_in_one_line
 def status(as_json: bool) -> None:
@@ -599,4 +669,4 @@ def notifications_test(channel: str) -> None:
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
-    main()
+    main(prog_name="spendscope")

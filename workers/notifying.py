@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from app.alerts import tell_what_happened
 from app.backends import Backends
 from app.errors import SpendscopeError
-from app.incidents import tell_what_happened
 from app.notifications import send_next, tidy
 
 log = logging.getLogger(__name__)

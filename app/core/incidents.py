@@ -1,228 +1,156 @@
-"""What happened, as notifications: from plain values to words. Each has a key by which it is told once."""
+"""What goes on in each series: since when, whether the new level has become the usual one, when it is over.
+
+While an incident is open its days teach the baseline nothing. After ADOPTED_AFTER days a lasting one becomes the new
+level, the former one is remembered, and going back to it is no event. An incident is alerted once.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
-from urllib.parse import urlencode
 
-from app.core.amounts import EXACT
-from app.core.ledger import Ingestion
-from app.core.messages import RESOLVED
-from app.core.notifications import Notification, Severity
-from app.core.periods import DateRange
-from app.core.restatements import Move, Notice, move_of
+import numpy as np
 
-CENT: Final = Decimal("0.01")
-NAMED: Final = 10
-"""Accounts, movers or causes a message names."""
+from app.core.baseline import Baseline
+from app.core.residuals import NOTHING, Recent
+from app.core.robust import Flags, Floats, Places, mean_where
+from app.core.suspects import Suspect
 
-WEEKLY_HOUR: Final = 8
-"""Of Monday, UTC: when the week before is summed up."""
-
-
-def money(amount: Decimal | None, currency: str) -> str:
-    """To the cent, half even; what is unknown is not 0."""
-    if amount is None:
-        return "not known"
-    return f"{amount.quantize(CENT, rounding=ROUND_HALF_EVEN, context=EXACT):,} {currency}"
-
-
-def change(move: Move | None, currency: str) -> str:
-    """`+12.00 USD (+3.4 %)`."""
-    if move is None:
-        return "not known"
-    sign = "+" if move.amount >= 0 else ""
-    share = "" if move.percent is None else f" ({move.percent:+.1f} %)"
-    return f"{sign}{money(move.amount, currency)}{share}"
+ADOPTED_AFTER: Final = 21
+ADOPTED_SHARE: Final = 0.6
+"""At least this share of the days so far must have been part of it."""
+STILL_ON: Final = 2
+"""Only an incident that was on so few days ago is adopted: one that just ended is no new level."""
+SAME_LEVEL: Final = 0.05
+"""An adopted level this close to the former one (as a log) is the former one."""
+QUIET_DAYS: Final = 9
+"""So many days without excess end it: longer than a week, for what happens on weekends."""
+FORGOTTEN_AFTER: Final = 75
+ACTIVE_SPREADS: Final = 2.0
+ACTIVE_SHARE: Final = 0.45
+NEW_ACTIVE_SHARE: Final = 0.2
+REVIEWED_AGES: Final = 4
+CALM: Final = slice(3, 13)
+"""The ages over which an adopted level must hold before something else on it can be told."""
+UNKNOWN_LEVEL: Final = -9.0
 
 
-def page(public_url: str, days: DateRange, accounts: Sequence[str] = ()) -> str:
-    """The Overview of these days."""
-    pairs = [("start", str(days.start)), ("end", str(days.end)), *(("account", name) for name in accounts[:NAMED])]
-    return f"{public_url.rstrip('/')}/?{urlencode(pairs)}"
+class Incidents:
+    """Arrays [series]; places are days. `flagged` is [series, day]: days that are part of an incident."""
+
+    def __init__(self) -> None:
+        self.open: Flags = np.zeros(0, np.bool_)
+        self.adopted: Flags = np.zeros(0, np.bool_)
+        self.fresh: Flags = np.zeros(0, np.bool_)
+        self.sign: Places = np.zeros(0, np.int64)
+        self.start: Places = np.zeros(0, np.int64)
+        self.last: Places = np.zeros(0, np.int64)
+        self.regime: Places = np.zeros(0, np.int64)
+        """The first day that the baseline may learn from."""
+        self.size: Floats = np.zeros(0)
+        self.former: Floats = np.zeros(0)
+        """The level before an adopted one, as a log."""
+        self.flagged: Flags = np.zeros((0, 0), np.bool_)
+
+    def make_room(self, series: int, days: int) -> None:
+        more = series - len(self.open)
+        for name in ("open", "adopted", "fresh", "sign", "start", "last", "regime", "size", "former"):
+            array = getattr(self, name)
+            filled = np.full(more, -1 if name == "last" else 0, array.dtype)
+            setattr(self, name, np.concatenate([array, filled]))
+        self.flagged = np.pad(self.flagged, ((0, more), (0, days - self.flagged.shape[1])))
+
+    def remembered(self, recent: Recent) -> tuple[Floats, Floats]:
+        """Residuals (usual and slow) against the former level instead, where that is nearer."""
+        off, slow = recent.off, recent.slow_off
+        if not self.adopted.any():
+            return off, slow
+        return (
+            _nearer(off, off + recent.level - self.former, self.adopted),
+            _nearer(slow, slow + recent.slow - self.former, self.adopted),
+        )
+
+    def silent(self, recent: Recent, baseline: Baseline) -> Flags:
+        """Series in which nothing else can be told: an incident is on that has not settled into a new level."""
+        drifted = np.abs(mean_where(recent.off[CALM], recent.known[CALM]))
+        calm = drifted < np.maximum(0.08, 0.6 * baseline.spread)
+        return self.open & ~(self.adopted & calm)
+
+    def begin(self, suspect: Suspect, series: int, today: int, size: float) -> None:
+        self.open[series], self.adopted[series] = True, False
+        self.fresh[series] = suspect.kind == "new_cost"
+        self.sign[series], self.size[series] = suspect.sign, size
+        self.start[series], self.last[series] = today - suspect.oldest, today - suspect.newest
+        self.flagged[series, today - suspect.oldest : today - suspect.newest + 1] = True
+
+    def review(self, recent: Recent, baseline: Baseline, today: int) -> None:
+        """Carry every open incident on, adopt or close it."""
+        for series in np.flatnonzero(self.open).tolist():
+            for age in range(min(REVIEWED_AGES, len(recent.off)) - 1, -1, -1):
+                if recent.known[age, series] and today - age >= self.start[series]:
+                    self._review_day(recent, baseline, series, age, today - age)
+            self._settle(baseline, series, today)
+
+    def _review_day(self, recent: Recent, baseline: Baseline, series: int, age: int, day: int) -> None:
+        cost = float(recent.cost[age, series])
+        if age == 0 and self.sign[series] < 0 and cost <= 0:
+            return
+        active = self._active(recent, baseline, series, age, cost)
+        if active:
+            self.last[series] = max(self.last[series], day)
+        self.flagged[series, day] = active and not self.adopted[series]
+
+    def _active(self, recent: Recent, baseline: Baseline, series: int, age: int, cost: float) -> bool:
+        size, spread = float(self.size[series]), float(baseline.spread[series])
+        if self.fresh[series]:
+            return cost > NEW_ACTIVE_SHARE * size
+        expected = float(recent.expected[age, series])
+        if not self.adopted[series]:
+            off = self.sign[series] * _log_ratio(cost, expected)
+            active = bool(off > max(ACTIVE_SPREADS * spread, ACTIVE_SHARE * size))
+            if active and age == 2:
+                self.size[series] = max(size, 0.8 * size + 0.2 * off)
+            return active
+        moved = float(self.former[series] - recent.level[series])
+        off = _log_ratio(cost, expected * float(np.exp(moved)))
+        beyond = self.sign[series] * off > 2.5 * spread + 0.4 * abs(moved)
+        return bool(abs(off) > abs(_log_ratio(cost, expected)) or beyond)
+
+    def _settle(self, baseline: Baseline, series: int, today: int) -> None:
+        start, last = int(self.start[series]), int(self.last[series])
+        if today - last > QUIET_DAYS or self._same_again(baseline, series):
+            self._back(series, start, last)
+        elif not self.adopted[series] and self._lasts(series, start, last, today):
+            self._adopt(baseline, series, start)
+        if self.adopted[series] and today - start > FORGOTTEN_AFTER:
+            self.open[series] = self.adopted[series] = False
+
+    def _same_again(self, baseline: Baseline, series: int) -> bool:
+        moved = abs(float(baseline.level[series] - self.former[series]))
+        return bool(self.adopted[series]) and moved < SAME_LEVEL
+
+    def _lasts(self, series: int, start: int, last: int, today: int) -> bool:
+        old = today - start >= ADOPTED_AFTER and last >= today - STILL_ON
+        return old and bool(self.flagged[series, start : today - 1].mean() > ADOPTED_SHARE)
+
+    def _back(self, series: int, start: int, last: int) -> None:
+        if self.adopted[series]:
+            self.flagged[series, start : last + 1] = True
+            self.regime[series] = 0
+        self.open[series] = self.adopted[series] = False
+
+    def _adopt(self, baseline: Baseline, series: int, start: int) -> None:
+        level = baseline.level[series]
+        known = np.isfinite(level) and not self.fresh[series]
+        self.adopted[series] = True
+        self.fresh[series] = False
+        self.former[series] = level if known else UNKNOWN_LEVEL
+        self.flagged[series, start:] = False
+        self.regime[series] = start
 
 
-def quarantined(ingestion: Ingestion, public_url: str) -> Notification:
-    """A cost file that was not taken. The same bytes under the same name are told once."""
-    reason = ingestion.reason
-    facts = [("File", f"{ingestion.source}{ingestion.key}")]
-    if reason is not None:
-        facts += [("Reason", f"{reason.message} ({reason.code})")]
-        facts += [(name, str(value)) for name, value in (("Line", reason.line), ("Column", reason.column)) if value]
-        facts += [("Value", reason.value)] if reason.value else []
-    facts.append(("Meanwhile", "The data that was there before stays as it is."))
-    day = ingestion.day
-    return Notification(
-        kind="quarantined",
-        severity="warning",
-        title=f"{ingestion.key} was quarantined",
-        key=f"quarantined/{ingestion.source}{ingestion.key}/{ingestion.sha256 or ingestion.version}",
-        occurred=ingestion.finished or ingestion.started,
-        facts=tuple(facts),
-        link=page(public_url, DateRange(day, day + timedelta(days=1))) if day else public_url,
-    )
+def _nearer(off: Floats, other: Floats, where: Flags) -> Floats:
+    return np.where(where & (np.abs(other) < np.abs(off)), other, off)
 
 
-def noticed(notice: Notice, currency: str, public_url: str) -> Notification:
-    """A complete day that was restated, or a reference that cannot be read."""
-    moves = sorted(notice.moves.items(), key=lambda part: (-abs(part[1].amount), part[0]))
-    facts = [(name, f"{money(move.before, currency)} → {money(move.after, currency)}") for name, move in moves[:NAMED]]
-    if left := len(moves) - len(facts):
-        facts.append(("", f"and {left} more accounts"))
-    is_restated = notice.kind == "restated"
-    total = f": {change(notice.move, currency)}" if notice.move else ""
-    return Notification(
-        kind="restated" if is_restated else "quarantined",
-        severity="warning" if is_restated else "info",
-        title=f"{notice.day} was restated{total}" if is_restated else notice.message,
-        key=f"notice/{notice.id}",
-        occurred=notice.at,
-        facts=(("What", notice.message), *facts),
-        link=page(public_url, DateRange(notice.day, notice.day + timedelta(days=1))),
-        accounts=tuple(name for name, _ in moves),
-    )
-
-
-def data_stale(newest: date, now: datetime, public_url: str) -> Notification:
-    """No day newer than `newest` has come: one incident until one does."""
-    days = (now.astimezone(UTC).date() - newest).days
-    return Notification(
-        kind="data_stale",
-        severity="critical",
-        title=f"No new cost data: the newest day is {newest}, {days} days ago",
-        key=stale_key(newest),
-        occurred=now,
-        facts=(
-            ("Newest day", str(newest)),
-            ("What to do", "Look at the source and the collector: `spendscope status` and `spendscope doctor`."),
-        ),
-        link=public_url,
-    )
-
-
-def stale_key(newest: date) -> str:
-    return f"data_stale/{newest}"
-
-
-@dataclass(frozen=True)
-class FoundAnomaly:
-    """What the detector knows of one incident, in plain values.
-
-    `id` is the incident's for as long as it lasts. `impact` is Σ(actual − expected) since `start`, in `currency`.
-    `causes` are ranked words. `severity` is the detector's low, medium or high.
-    """
-
-    id: str
-    kind: str
-    severity: str
-    day: date
-    start: date
-    expected: Decimal
-    low: Decimal
-    high: Decimal
-    actual: Decimal
-    impact: Decimal
-    detected: datetime
-    account: str | None = None
-    service: str | None = None
-    region: str | None = None
-    causes: tuple[str, ...] = ()
-    is_over: bool = False
-
-
-WEIGHTS: Final[dict[str, Severity]] = {"low": "info", "medium": "warning", "high": "critical"}
-
-
-def anomaly(found: FoundAnomaly, currency: str, public_url: str) -> Notification:
-    """Told once while it lasts, and once more when it is over: an incident that goes on is no news."""
-    names = [name for name in (found.account, found.service, found.region) if name]
-    scope = " · ".join(names) or "Everything"
-    verb = "costs more than expected" if found.actual >= found.expected else "costs less than expected"
-    facts = [
-        ("Day", str(found.day)),
-        ("Actual", money(found.actual, currency)),
-        (
-            "Expected",
-            f"{money(found.expected, currency)} ({money(found.low, currency)} to {money(found.high, currency)})",
-        ),
-        ("So far", f"{change(Move(Decimal(0), found.impact), currency)} since {found.start}"),
-        *((f"Cause {number}", cause) for number, cause in enumerate(found.causes[:NAMED], start=1)),
-    ]
-    days = DateRange(found.start - timedelta(days=14), found.day + timedelta(days=1))
-    return Notification(
-        kind="anomaly",
-        severity=WEIGHTS.get(found.severity, "warning"),
-        title=f"{scope} {verb} ({found.kind})",
-        key=f"anomaly/{found.id}" + (RESOLVED if found.is_over else ""),
-        occurred=found.detected,
-        facts=tuple(facts),
-        link=page(public_url, days, [found.account] if found.account else []),
-        accounts=(found.account,) if found.account else (),
-        resolved=found.is_over,
-    )
-
-
-# --- the week ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Mover:
-    name: str
-    move: Move
-
-
-@dataclass(frozen=True)
-class Week:
-    """Figures of a week (Monday to Sunday) and of the one before; None where a figure is not known."""
-
-    days: DateRange
-    total: Decimal | None
-    before: Decimal | None
-    movers: tuple[Mover, ...]
-    unsettled: int
-    missing: int
-    accounts: tuple[str, ...] = ()
-    anomalies: int | None = None
-
-
-def last_week(now: datetime) -> DateRange | None:
-    """The week that a summary is due for; None on Monday before its hour."""
-    today = now.astimezone(UTC).date()
-    monday = today - timedelta(days=today.weekday())
-    if now < datetime.combine(monday, time(WEEKLY_HOUR), UTC):
-        return None
-    return DateRange(monday - timedelta(days=7), monday)
-
-
-def weekly(week: Week, currency: str, public_url: str) -> Notification:
-    """Told once for each week and set of accounts."""
-    move = move_of(week.before, week.total)
-    chosen = ", ".join(week.accounts[:NAMED]) or "all accounts"
-    facts = [
-        ("Week", f"{week.days.start} to {week.days.last}"),
-        ("Accounts", chosen + (f" and {len(week.accounts) - NAMED} more" if len(week.accounts) > NAMED else "")),
-        ("Total", money(week.total, currency)),
-        ("Week before", money(week.before, currency)),
-        ("Change", change(move, currency)),
-        *((f"Mover: {mover.name}", change(mover.move, currency)) for mover in week.movers[:NAMED]),
-    ]
-    if week.anomalies is not None:
-        facts.append(("Open anomalies", str(week.anomalies)))
-    if week.unsettled or week.missing:
-        facts.append(("Not final", f"{week.unsettled} days are still settling, {week.missing} are missing"))
-    set_of = hashlib.sha256("\0".join(week.accounts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return Notification(
-        kind="weekly",
-        severity="info",
-        title=f"Week of {week.days.start}: {money(week.total, currency)}, {change(move, currency)}",
-        key=f"weekly/{week.days.start}/{set_of}",
-        occurred=datetime.combine(week.days.end, time(WEEKLY_HOUR), UTC),
-        facts=tuple(facts),
-        link=page(public_url, week.days, week.accounts),
-        accounts=week.accounts,
-    )
+def _log_ratio(cost: float, expected: float) -> float:
+    return float(np.log(max(cost, NOTHING * expected) / max(expected, 1e-12)))

@@ -4,8 +4,10 @@ import email
 import hashlib
 import hmac
 import json
+import textwrap
 from datetime import UTC, datetime, timedelta
 from email.policy import default
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -214,3 +216,19 @@ def test_retry_after_is_seconds_or_a_date(value: str, seconds: int | None) -> No
 def test_no_retry_after_breaks_anything(value: str) -> None:
     found = retry_after({"Retry-After": value}, NOW)
     assert found is None or timedelta(0) < found <= timedelta(hours=1)
+
+
+def test_the_check_in_the_documentation_accepts_ours_and_nothing_else() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs/notifications.md").read_text("utf-8")
+    code = text[text.index("    import hashlib, hmac, time") :].split("\n\n## ")[0]
+    namespace: dict[str, Any] = {}
+    exec(textwrap.dedent(code), namespace)
+    is_from_spendscope = namespace["is_from_spendscope"]
+    body, now = encoded(webhook_body(notification(), "id")), datetime.now(UTC)
+    headers = signed("s3cret", "id", body, now)
+    assert is_from_spendscope("s3cret", headers, body)
+    assert not is_from_spendscope("another", headers, body)
+    assert not is_from_spendscope("s3cret", headers, body + b" ")
+    later = {**headers, "X-Spendscope-Timestamp": str(int(now.timestamp()) + 1)}
+    assert not is_from_spendscope("s3cret", later, body)
+    assert not is_from_spendscope("s3cret", signed("s3cret", "id", body, now - timedelta(minutes=6)), body)

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Final
 
 from app.backends import Backends
-from app.core.incidents import FoundAnomaly, Mover, Week, anomaly, data_stale, last_week, noticed, quarantined, weekly
+from app.core.alerts import FoundAnomaly, Mover, Week, anomaly, data_stale, last_week, noticed, quarantined, weekly
 from app.core.messages import resolution
 from app.core.notifications import Notification
 from app.core.periods import DateRange

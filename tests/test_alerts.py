@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from app.alerts import tell_anomalies, tell_what_happened, week_of
 from app.backends import Backends
 from app.channels import WebhookChannel
-from app.core.incidents import FoundAnomaly, anomaly, data_stale, last_week, money
+from app.core.alerts import FoundAnomaly, anomaly, data_stale, last_week, money
 from app.core.notifications import Delivery
 from app.costs import snapshot
-from app.incidents import tell_anomalies, tell_what_happened, week_of
 from app.ingest import ingest_object
 from app.notifications import met
 from tests.arrivals import HEADER
