@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from app.channels import Channel, read_channels
 from app.config import Settings
 from app.errors import CannotStart
-from app.ports import Announcements, CostStore, Dashboards, Metadata, Queue, Source
+from app.ports import Announcements, CostStore, Dashboards, Mail, Metadata, Queue, Source, Webhooks
 
 Clock = Callable[[], datetime]
 
@@ -31,6 +32,10 @@ class Backends:
     clock: Clock = utc_now
     announcements: Announcements | None = None
     """What the source says by itself, where it does; the source is listed all the same."""
+    channels: Mapping[str, Channel] = field(default_factory=dict, compare=False)
+    """Where notifications go, by name."""
+    webhooks: Webhooks | None = None
+    mail: Mail | None = None
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What app.costs keeps between requests of one process."""
 
@@ -59,6 +64,9 @@ def open_backends(settings: Settings, *, clock: Clock = utc_now) -> Backends:
         queue=open_queue(settings),
         clock=clock,
         announcements=open_announcements(settings),
+        channels=read_channels(settings.channels_file),
+        webhooks=open_webhooks(settings),
+        mail=open_mail(),
     )
 
 
@@ -125,6 +133,18 @@ def open_queue(settings: Settings) -> Queue:
 
     url = settings.redis_url.get_secret_value() if settings.redis_url else private_url(settings.data_dir)
     return RqQueue(url, job_timeout=settings.job_timeout_seconds)
+
+
+def open_webhooks(settings: Settings) -> Webhooks:
+    from app.adapters.webhook import Reach, Webhook
+
+    return Webhook(Reach(settings.allowed_hosts))
+
+
+def open_mail() -> Mail:
+    from app.adapters.smtp import Smtp
+
+    return Smtp()
 
 
 def open_dashboards(settings: Settings) -> Dashboards:

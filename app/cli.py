@@ -612,6 +612,61 @@ def grafana_push(monthly_budget: str | None) -> None:
         say(f"{step.done:<10} {step.what}{f': {step.reason}' if step.reason else ''}")
 
 
+@main.group()
+def notifications() -> None:
+    """What was told to whom, and whether a channel works (docs/notifications.md)."""
+
+
+@notifications.command("list")
+@click.option("--channel", help="Only of this channel.")
+@click.option("--status", help="pending, sent, failed or dropped.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the API's object instead of a table.")
+@told_in_one_line
+def notifications_list(channel: str | None, status: str | None, limit: int, as_json: bool) -> None:
+    """Newest first."""
+    from app.api.models import Deliveries, DeliveryAnswer
+    from app.core.notifications import DELIVERY_STATUSES
+    from app.core.query import choice
+
+    wanted = choice("status", status, DELIVERY_STATUSES) if status else None
+    found = open_backends(read_settings()).metadata.deliveries(limit=limit, channel=channel, status=wanted)
+    if as_json:
+        say(Deliveries(items=[DeliveryAnswer.of(one) for one in found.items], next_cursor=None).json_text())
+        return
+    for one in found.items:
+        told = f"{one.created:%Y-%m-%d %H:%M}  {one.status:<8} {one.channel:<20.20} {printable(one.notification.title)}"
+        say(f"{told}  {printable(one.message or '')}".rstrip())
+
+
+@notifications.command("channels")
+@told_in_one_line
+def notifications_channels() -> None:
+    """Where notifications go, and which channels are disabled."""
+    backends = open_backends(read_settings())
+    if not backends.channels:
+        say("No channels. Set SPENDSCOPE_CHANNELS_FILE (docs/notifications.md).")
+    for one in backends.channels.values():
+        state = backends.metadata.channel_state(one.name)
+        working = f"disabled: {state.disabled}" if state.disabled else "works"
+        say(f"{one.name:<20} {one.type:<10} {','.join(one.kinds)} from {one.least_severity}; {working}")
+
+
+@notifications.command("test")
+@click.argument("channel")
+@told_in_one_line
+def notifications_test(channel: str) -> None:
+    """Send a test message to CHANNEL now. Exit 1 when it could not be delivered."""
+    from app.notifications import send_test
+
+    backends = open_backends(read_settings())
+    backends.metadata.prepare()
+    found = send_test(backends, channel)
+    say(f"{found.status}: {found.message or f'channel {channel} was told.'}")
+    if found.status != "sent":
+        sys.exit(1)
+
+
 if __name__ == "__main__":
     logging.captureWarnings(True)
     main(prog_name="spendscope")

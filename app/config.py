@@ -165,6 +165,31 @@ class Settings(BaseModel):
     )
     alert_emails: str | None = Field(None, description="Addresses of Grafana's contact point, separated by semicolons.")
 
+    channels_file: Path | None = Field(
+        None, description="TOML file of the channels that notifications go to (docs/notifications.md)."
+    )
+    webhook_hosts: str = Field(
+        "",
+        description="Hosts of channels that may be internal or use another port than 443: `chat.corp,gw.corp:8443`.",
+    )
+    stale_days: int = Field(
+        3, ge=1, le=60, description="Days since the newest day with cost after which data is called stale."
+    )
+
+    @field_validator("webhook_hosts")
+    @classmethod
+    def _webhook_hosts_are_names(cls, value: str) -> str:
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            if not re.fullmatch(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?", part):
+                raise ValueError(f"{part[:60]!r} is not a host like chat.corp or gw.corp:8443")
+        return value
+
+    @property
+    def allowed_hosts(self) -> frozenset[tuple[str, int]]:
+        """Names and ports of `webhook_hosts`."""
+        parts = (part.strip().lower().partition(":") for part in self.webhook_hosts.split(",") if part.strip())
+        return frozenset((name, int(port or 443)) for name, _, port in parts)
+
     @field_validator("source")
     @classmethod
     def _source_is_known(cls, value: str) -> str:

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, Literal, Protoc
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
+from app.core.notifications import Attempt, ChannelState, Delivery
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
 from app.core.rollup import Rollup
 
 if TYPE_CHECKING:
+    from email.message import EmailMessage
+
     import pyarrow as pa
 
 
@@ -308,7 +311,39 @@ class Schedule(Protocol):
         """The newest slot taken under this name, None when there is none (those older than kept jobs are forgotten)."""
 
 
-class Metadata(Ledger, History, References, Jobs, Schedule, Protocol):
+class Outbox(Protocol):
+    """Notifications on their way (core.notifications): recorded before anything is sent, kept as the history of it."""
+
+    def add_deliveries(self, deliveries: Sequence[Delivery]) -> int:
+        """Keep those whose id is not there yet, the others stay as they are; how many were new."""
+
+    def delivery(self, id: str) -> Delivery | None: ...
+
+    def deliveries(
+        self, *, limit: int, cursor: str | None = None, channel: str | None = None, status: str | None = None
+    ) -> Listing[Delivery]:
+        """Newest first. Raises InvalidInput for a cursor it did not give out."""
+
+    def pending_deliveries(self, channel: str, *, limit: int = 20_000) -> list[Delivery]:
+        """Those of a channel that are neither sent, failed nor dropped, oldest first."""
+
+    def pending_channels(self) -> list[str]:
+        """Names of the channels that have any, in order."""
+
+    def mark_deliveries(self, ids: Sequence[str], attempt: Attempt) -> int:
+        """Record an attempt on those of them that are pending; how many they were."""
+
+    def channel_state(self, name: str) -> ChannelState:
+        """The channel's state, an empty one at revision 0 when it was never seen."""
+
+    def put_channel_state(self, state: ChannelState) -> bool:
+        """Store it if the stored revision is `state.revision - 1`; False when somebody else was faster."""
+
+    def forget_deliveries(self, *, finished_before: datetime) -> int:
+        """Housekeeping: drop what was sent, failed or dropped before this; how many."""
+
+
+class Metadata(Ledger, History, References, Jobs, Schedule, Outbox, Protocol):
     """The metadata store: one technology behind all of it."""
 
     def prepare(self) -> None:
@@ -343,6 +378,46 @@ class Queue(Protocol):
 
     def workers(self) -> int:
         """How many workers have shown a sign of life lately."""
+
+
+# --- how messages leave -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a receiver said: status, headers and the first bytes of its answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Webhooks(Protocol):
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answered:
+        """Post once; follows no redirect and takes at most 10 s.
+
+        Raises Refused for an address that must not be asked, Unavailable when there was no answer.
+        Neither repeats the address: it is a secret of most receivers.
+        """
+
+
+@dataclass(frozen=True)
+class Relay:
+    """A server that takes e-mail. `security`: TLS after STARTTLS, from the start, or none at all."""
+
+    host: str
+    port: int
+    security: Literal["starttls", "tls", "none"]
+    user: str | None = None
+    password: str | None = None
+
+
+class Mail(Protocol):
+    def send(self, message: EmailMessage, relay: Relay) -> None:
+        """Hand one message over; waits at most 8 s for each answer.
+
+        Raises BadCredentials or Refused when trying again does not help, Unavailable when it may.
+        """
 
 
 # --- where dashboards and alerts go -------------------------------------------------------------------------------

@@ -16,11 +16,13 @@ from app.config import Settings
 from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
 from app.ingest import ANNOUNCED, UNREADABLE, look_at, mark, repair, watch
+from app.notifications import forget
 from app.ports import Announcement, Announcements
 from app.reconciliation import take_references
 from app.restatements import keep_histories
 from app.retention import keep_to_retention
 from workers.jobs import CREDENTIALS_WAIT_SECONDS
+from workers.notifying import Notifying
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ def run_scheduler(settings: Settings) -> None:
     if backends.announcements is not None:
         hearing = Hearing(backends, backends.announcements)
         threading.Thread(target=hearing.run, args=(stop,), name="hear", daemon=True).start()
+    if backends.channels:
+        threading.Thread(target=Notifying(backends).run, args=(stop,), name="notify", daemon=True).start()
     Reaping(backends).run(stop)
     watching.join(0.5)
 
@@ -231,6 +235,7 @@ class Watching:
         oldest = self._backends.clock() - timedelta(days=self._backends.settings.keep_jobs_days)
         log.info("Housekeeping: %d old jobs forgotten", self._backends.metadata.forget_jobs(finished_before=oldest))
         keep_to_retention(self._backends)
+        forget(self._backends)
 
 
 class Hearing:

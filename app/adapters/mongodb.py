@@ -37,10 +37,15 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from app.core.documents import (
+    attempt_document,
+    channel_state_document,
+    channel_state_from,
     claim_end_document,
     cursor_after,
     day_record_document,
     day_record_from,
+    delivery_document,
+    delivery_from,
     ingestion_document,
     ingestion_from,
     job_document,
@@ -61,6 +66,7 @@ from app.core.documents import (
 )
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
+from app.core.notifications import Attempt, ChannelState, Delivery
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
@@ -125,7 +131,19 @@ def _histories(database: Database[Document]) -> None:
     database["notices"].create_indexes([_newest("at"), _newest("at", "kind"), _newest("at", "day")])
 
 
-STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (_indexes, _histories)
+def _outbox(database: Database[Document]) -> None:
+    oldest_of_channel = [(name, ASCENDING) for name in ("status", "channel", "created", "_id")]
+    database["deliveries"].create_indexes(
+        [
+            IndexModel(oldest_of_channel),
+            _newest("created"),
+            _newest("created", "channel"),
+            _newest("created", "status"),
+        ]
+    )
+
+
+STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (_indexes, _histories, _outbox)
 """Each makes the next schema version from the one before and may be repeated. Version n = n steps taken."""
 
 
@@ -279,14 +297,7 @@ class MongoMetadata:
         if not revisions:
             return
         with self._failures():
-            try:
-                self._collection("revisions").insert_many(map(_revision_document, revisions), ordered=False)
-            except BulkWriteError as error:
-                # Those that are there already are what was asked for; anything else is not.
-                details = error.details or {}
-                others = [wrong for wrong in details.get("writeErrors", []) if wrong["code"] != DUPLICATE]
-                if others or details.get("writeConcernErrors"):
-                    raise
+            self._added("revisions", [_revision_document(revision) for revision in revisions])
 
     def revision_keys(self, start: date, end: date) -> set[RevisionKey]:
         shown = {"day": 1, "account": 1, "revision": 1}
@@ -494,7 +505,73 @@ class MongoMetadata:
             found = self._collection("slots").find_one({"name": name}, sort=[("slot", DESCENDING)])
         return time_from(found["slot"]) if found else None
 
+    # --- notifications
+
+    def add_deliveries(self, deliveries: Sequence[Delivery]) -> int:
+        if not deliveries:
+            return 0
+        documents = [_keyed(delivery_document(delivery), "id") for delivery in deliveries]
+        with self._failures():
+            return self._added("deliveries", documents)
+
+    def delivery(self, id: str) -> Delivery | None:
+        with self._failures():
+            found = self._collection("deliveries").find_one({"_id": id})
+        return _delivery_from(found) if found else None
+
+    def deliveries(
+        self, *, limit: int, cursor: str | None = None, channel: str | None = None, status: str | None = None
+    ) -> Listing[Delivery]:
+        filters = {"channel": channel, "status": status}
+        return self._page("deliveries", "created", filters, limit=limit, cursor=cursor, read=_delivery_from)
+
+    def pending_deliveries(self, channel: str, *, limit: int = 20_000) -> list[Delivery]:
+        wanted = {"status": "pending", "channel": channel}
+        order = [("created", ASCENDING), ("_id", ASCENDING)]
+        with self._failures():
+            found = self._collection("deliveries").find(wanted).sort(order).limit(limit).to_list()
+        return [_delivery_from(part) for part in found]
+
+    def pending_channels(self) -> list[str]:
+        with self._failures():
+            return sorted(self._collection("deliveries").distinct("channel", {"status": "pending"}))
+
+    def mark_deliveries(self, ids: Sequence[str], attempt: Attempt) -> int:
+        wanted = {"_id": {"$in": list(ids)}, "status": "pending"}
+        with self._failures():
+            return self._collection("deliveries").update_many(wanted, {"$set": attempt_document(attempt)}).matched_count
+
+    def channel_state(self, name: str) -> ChannelState:
+        with self._failures():
+            found = self._collection("channels").find_one({"_id": name})
+        return channel_state_from({**found, "name": found["_id"]}) if found else ChannelState(name)
+
+    def put_channel_state(self, state: ChannelState) -> bool:
+        document = _keyed(channel_state_document(state), "name")
+        channels = self._collection("channels")
+        with self._failures():
+            if state.revision == 1:
+                return _inserted(channels, document)
+            before = {"_id": document["_id"], "revision": state.revision - 1}
+            return channels.replace_one(before, document).matched_count == 1
+
+    def forget_deliveries(self, *, finished_before: datetime) -> int:
+        ended = {"status": {"$ne": "pending"}, "finished": {"$lt": time_text(finished_before)}}
+        with self._failures():
+            return self._collection("deliveries").delete_many(ended).deleted_count
+
     # --- how all of these reach the server
+
+    def _added(self, collection: str, documents: Sequence[Document]) -> int:
+        """How many of these were new; those that are there already stay as they are."""
+        try:
+            return len(self._collection(collection).insert_many(documents, ordered=False).inserted_ids)
+        except BulkWriteError as error:
+            details = error.details or {}
+            others = [wrong for wrong in details.get("writeErrors", []) if wrong["code"] != DUPLICATE]
+            if others or details.get("writeConcernErrors"):
+                raise
+            return int(details["nInserted"])
 
     def _page(
         self,
@@ -674,6 +751,10 @@ def _reference_id(source: str, month: date) -> str:
 
 def _notice_from(document: Document) -> Notice:
     return notice_from({**document, "id": document["_id"]})
+
+
+def _delivery_from(document: Document) -> Delivery:
+    return delivery_from({**document, "id": document["_id"]})
 
 
 def _job_from(document: Document) -> Job:

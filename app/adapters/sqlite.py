@@ -18,11 +18,17 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from app.core.documents import (
+    DELIVERY_FIELDS,
     JOB_FIELDS,
+    attempt_document,
+    channel_state_document,
+    channel_state_from,
     claim_end_document,
     cursor_after,
     day_record_document,
     day_record_from,
+    delivery_document,
+    delivery_from,
     ingestion_document,
     ingestion_from,
     job_document,
@@ -43,6 +49,7 @@ from app.core.documents import (
 )
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
+from app.core.notifications import Attempt, ChannelState, Delivery
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
@@ -106,6 +113,16 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE reference_account (
             source TEXT NOT NULL, month TEXT NOT NULL, account TEXT NOT NULL, rows TEXT NOT NULL,
             PRIMARY KEY (source, month, account))""",
+    ),
+    (
+        """CREATE TABLE delivery (
+            id TEXT PRIMARY KEY, channel TEXT NOT NULL, created TEXT NOT NULL, notification TEXT NOT NULL,
+            status TEXT NOT NULL, bundle TEXT, attempts INTEGER NOT NULL, not_before TEXT, finished TEXT, message TEXT)""",
+        "CREATE INDEX delivery_pending ON delivery (channel, created, id) WHERE status = 'pending'",
+        "CREATE INDEX delivery_newest ON delivery (created, id)",
+        "CREATE INDEX delivery_channel ON delivery (channel, created, id)",
+        "CREATE INDEX delivery_status ON delivery (status, created, id)",
+        "CREATE TABLE channel (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, document TEXT NOT NULL)",
     ),
 )
 """Each makes the next schema version from the one before; a released step is never changed. Version n = n steps taken."""
@@ -438,6 +455,78 @@ class SqliteMetadata:
     def last_slot(self, name: str) -> datetime | None:
         [row] = self._rows("SELECT MAX(slot) AS newest FROM slot WHERE name = ?", (name,))
         return time_from(row["newest"]) if row["newest"] else None
+
+    # --- notifications
+
+    def add_deliveries(self, deliveries: Sequence[Delivery]) -> int:
+        columns = ", ".join(f":{name}" for name in DELIVERY_FIELDS)
+        with self._writing() as connection:
+            before = connection.total_changes
+            connection.executemany(
+                f"INSERT INTO delivery ({', '.join(DELIVERY_FIELDS)}) VALUES ({columns}) ON CONFLICT DO NOTHING",  # noqa: S608
+                map(delivery_document, deliveries),
+            )
+            return connection.total_changes - before
+
+    def delivery(self, id: str) -> Delivery | None:
+        rows = self._rows("SELECT * FROM delivery WHERE id = ?", (id,))
+        return delivery_from(rows[0]) if rows else None
+
+    def deliveries(
+        self, *, limit: int, cursor: str | None = None, channel: str | None = None, status: str | None = None
+    ) -> Listing[Delivery]:
+        filters = {"channel": channel, "status": status}
+        return self._page("delivery", "created", filters, limit=limit, cursor=cursor, read=delivery_from)
+
+    def pending_deliveries(self, channel: str, *, limit: int = 20_000) -> list[Delivery]:
+        rows = self._rows(
+            "SELECT * FROM delivery WHERE channel = ? AND status = 'pending' ORDER BY created, id LIMIT ?",
+            (channel, limit),
+        )
+        return [delivery_from(row) for row in rows]
+
+    def pending_channels(self) -> list[str]:
+        rows = self._rows("SELECT DISTINCT channel FROM delivery WHERE status = 'pending' ORDER BY channel")
+        return [row["channel"] for row in rows]
+
+    def mark_deliveries(self, ids: Sequence[str], attempt: Attempt) -> int:
+        change = attempt_document(attempt)
+        with self._writing() as connection:
+            before = connection.total_changes
+            connection.executemany(
+                """UPDATE delivery SET status = :status, bundle = :bundle, attempts = :attempts,
+                       not_before = :not_before, finished = :finished, message = :message
+                   WHERE id = :id AND status = 'pending'""",
+                ({"id": each, **change} for each in ids),
+            )
+            return connection.total_changes - before
+
+    def channel_state(self, name: str) -> ChannelState:
+        rows = self._rows("SELECT document FROM channel WHERE name = ?", (name,))
+        return channel_state_from(orjson.loads(rows[0]["document"])) if rows else ChannelState(name)
+
+    def put_channel_state(self, state: ChannelState) -> bool:
+        values = {
+            "name": state.name,
+            "revision": state.revision,
+            "document": _json(channel_state_document(state)),
+        }
+        if state.revision == 1:
+            return self._changed(
+                "INSERT INTO channel VALUES (:name, :revision, :document) ON CONFLICT DO NOTHING", values
+            )
+        return self._changed(
+            """UPDATE channel SET revision = :revision, document = :document
+               WHERE name = :name AND revision = :revision - 1""",
+            values,
+        )
+
+    def forget_deliveries(self, *, finished_before: datetime) -> int:
+        before = (time_text(finished_before),)
+        with self._writing() as connection:
+            return connection.execute(
+                "DELETE FROM delivery WHERE status != 'pending' AND finished < ?", before
+            ).rowcount
 
     # --- how all of these reach the file
 
