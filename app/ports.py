@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, Protocol, Typ
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
+from app.core.people import ApiToken, AuditEntry, AuditNote, Session, User
 from app.core.rollup import Rollup
 
 if TYPE_CHECKING:
@@ -243,7 +244,73 @@ class Schedule(Protocol):
         """The newest slot taken under this name, None when there is none (those older than kept jobs are forgotten)."""
 
 
-class Metadata(Ledger, Jobs, Schedule, Protocol):
+class People(Protocol):
+    """Users, their sessions and API tokens, one-time secrets and the audit log (core.people)."""
+
+    def put_user(self, user: User) -> bool:
+        """Insert one of revision 1, else change the one of the revision before (its name stays); False when the name
+        is taken or somebody else was faster."""
+
+    def user(self, id: str) -> User | None: ...
+
+    def user_named(self, name: str) -> User | None: ...
+
+    def users(self) -> list[User]:
+        """By name."""
+
+    def has_users(self) -> bool:
+        """Cheap: asked every few seconds."""
+
+    def put_session(self, session: Session) -> None:
+        """Insert, or replace the one with this id."""
+
+    def session(self, id: str) -> Session | None: ...
+
+    def sessions(self, user_id: str) -> list[Session]:
+        """Newest first."""
+
+    def see_session(self, id: str, seen: datetime) -> None:
+        """Keep that it was used; nothing happens when it has ended meanwhile."""
+
+    def end_session(self, id: str) -> bool:
+        """False when there is none."""
+
+    def end_sessions(self, user_id: str) -> int:
+        """All of a user; how many."""
+
+    def forget_sessions(self, *, seen_before: datetime, created_before: datetime) -> int:
+        """Housekeeping: those that are over, and one-time secrets that have expired."""
+
+    def put_token(self, token: ApiToken) -> None: ...
+
+    def token(self, sha256: str) -> ApiToken | None: ...
+
+    def tokens(self) -> list[ApiToken]:
+        """Newest first."""
+
+    def use_token(self, id: str, now: datetime) -> None:
+        """Keep that it was used."""
+
+    def revoke_token(self, id: str, now: datetime) -> bool:
+        """False when there is none or it was revoked before."""
+
+    def put_once(self, id: str, kind: str, until: datetime, members: Mapping[str, str]) -> None:
+        """Keep something that can be taken once, until it expires. `id` is the hash of a secret."""
+
+    def take_once(self, id: str, kind: str, now: datetime) -> Mapping[str, str] | None:
+        """Its members, for exactly one caller; None when there is none, it was taken, or it has expired."""
+
+    def append_audit(self, note: AuditNote) -> AuditEntry:
+        """Write it after the last entry; entries are never changed and never removed."""
+
+    def audit(self, *, limit: int, after: int = 0) -> list[AuditEntry]:
+        """Entries with a number above `after`, in rising order."""
+
+    def audit_length(self) -> int:
+        """Number of the last entry."""
+
+
+class Metadata(Ledger, Jobs, Schedule, People, Protocol):
     """The metadata store: one technology behind all of it."""
 
     def prepare(self) -> None:
