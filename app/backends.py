@@ -10,7 +10,8 @@ from typing import Any
 
 from app.config import Settings
 from app.errors import CannotStart
-from app.ports import Announcements, CostStore, Dashboards, Metadata, Queue, Source
+from app.limits import FallingBack, MemoryLimits
+from app.ports import Announcements, CostStore, Dashboards, Limits, Metadata, Queue, Source
 
 Clock = Callable[[], datetime]
 
@@ -34,15 +35,19 @@ class Backends:
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What app.costs keeps between requests of one process."""
 
+    limits: Limits = field(default_factory=MemoryLimits)
+    scope: str = ""
+    """Of whom an answer is for (core.access.Principal.scope): part of the state that every answer depends on."""
+
     def today(self) -> date:
         return self.clock().date()
 
 
 def current() -> Backends:
-    """The backends of the Flask app that serves this request."""
-    from flask import current_app
+    """The backends of the Flask app that serves this request, as whoever asks may see them (app.gate)."""
+    from flask import current_app, g
 
-    backends: Backends = current_app.extensions["spendscope"]
+    backends: Backends = g.get("spendscope_backends") or current_app.extensions["spendscope"]
     return backends
 
 
@@ -125,6 +130,14 @@ def open_queue(settings: Settings) -> Queue:
 
     url = settings.redis_url.get_secret_value() if settings.redis_url else private_url(settings.data_dir)
     return RqQueue(url, job_timeout=settings.job_timeout_seconds)
+
+
+def open_limits(settings: Settings) -> Limits:
+    from app.adapters.redislimits import RedisLimits
+    from app.adapters.rq import private_url
+
+    url = settings.redis_url.get_secret_value() if settings.redis_url else private_url(settings.data_dir)
+    return FallingBack(RedisLimits(url), MemoryLimits())
 
 
 def open_dashboards(settings: Settings) -> Dashboards:

@@ -347,6 +347,16 @@ class Queue(Protocol):
         """How many workers have shown a sign of life lately."""
 
 
+# --- how often something may be asked -----------------------------------------------------------------------------
+
+
+class Limits(Protocol):
+    """Counters of app.limits."""
+
+    def count(self, key: str, window: int, seconds: int) -> int:
+        """Add one to the counter of `key` in this window, and say how many that makes; it is forgotten afterwards."""
+
+
 # --- where dashboards and alerts go -------------------------------------------------------------------------------
 
 Pushed = Literal["created", "updated", "unchanged", "kept", "skipped"]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from app.access import forget_old_sessions
 from app.backends import Backends, open_backends
 from app.config import Settings
 from app.core.jobs import Job
@@ -222,6 +223,7 @@ class Watching:
     def _keep_house(self) -> None:
         oldest = self._backends.clock() - timedelta(days=self._backends.settings.keep_jobs_days)
         log.info("Housekeeping: %d old jobs forgotten", self._backends.metadata.forget_jobs(finished_before=oldest))
+        forget_old_sessions(self._backends)
 
 
 class Hearing:

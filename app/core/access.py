@@ -84,6 +84,9 @@ class Principal:
 LOCAL: Final = Principal("local", "this machine", "admin", None, ROLES["admin"])
 """Whoever reaches an open instance: one on loopback without users and without single sign-on."""
 
+NOBODY: Final = Principal("nobody", "", "", frozenset(), frozenset(), "nobody")
+"""Whoever is not signed in, where everybody gets an answer."""
+
 
 def permitted(role: str, accounts: Accounts, scopes: Iterable[str] | None = None) -> frozenset[Permission]:
     """What a role permits, less what needs all accounts, and no more than a token's scopes."""
