@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Callable
 from typing import Any, Final
@@ -177,7 +178,10 @@ def _session_token(id: str) -> str:
 
 def _form(template: str, status: int = 200, **values: Any) -> Response:
     """A form for somebody without a session: its token belongs to a cookie of this browser."""
-    seed = secrets.token_hex(16)
+    # The same for every tab of the browser, and for the requests that it makes by itself (its icon).
+    seed = request.cookies.get(_form_cookie(), "")
+    if not re.fullmatch("[0-9a-f]{32}", seed):
+        seed = secrets.token_hex(16)
     answer = _page(template, status, form_token=_signed("form", seed), **values)
     _set_cookie(answer, _form_cookie(), seed, 3600, "Strict")
     return answer
