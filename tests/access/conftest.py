@@ -24,7 +24,7 @@ FIRST, END = date(2026, 10, 20), date(2026, 11, 5)
 NOW = datetime(2026, 11, 6, 9, tzinfo=UTC)
 MINE, OTHER = "111111111111", "987650123456"
 OTHER_AMOUNT = Decimal("7313.377331")
-CANARIES = (OTHER, "CanaryService", "canary-region-7", "CanaryCategory", "7313.37", "731337")
+CANARIES = (OTHER, "CanaryService", "canary-region-7", "CanaryCategory", "CanaryUnit", "7313.37", "731337")
 """What stands nowhere but in the other account's rows."""
 PASSWORD = "correct horse battery"
 ROLES = ("viewer", "analyst", "editor", "admin")
@@ -102,8 +102,18 @@ def closed(root: Path, *, days: int = 0, **settings: Any) -> Door:
     plain = empty_backends(root)
     backends = replace(plain, clock=clock, settings=plain.settings.model_copy(update=settings))
     for n in range(days):
-        take(backends, write_day(root / "costs", FIRST + timedelta(days=n), charges_of(FIRST + timedelta(days=n))))
+        take(
+            backends,
+            with_units(root / "costs" / write_day(root / "costs", day := FIRST + timedelta(days=n), charges_of(day))),
+        )
     return Door(backends, create_app(backends), clock)
+
+
+def with_units(path: Path) -> str:
+    head, *rows = path.read_text("utf-8").splitlines()
+    units = [row + (",CanaryUnit" if "CanaryService" in row else ",GB") for row in rows]
+    path.write_text("\n".join([head + ",usage_unit", *units, ""]), "utf-8")
+    return path.name
 
 
 def people(door: Door) -> None:
@@ -126,7 +136,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """With data and people; for asking only."""
     root = tmp_path_factory.mktemp("access")
     door = closed(root, days=(END - FIRST).days)
-    broken = f"account,service,region,amortized_cost,blended_cost,unblended_cost,usage_quantity\n{OTHER},CanaryService,r,x,1,1,1\n"
+    broken = f"account,service,region,amortized_cost,blended_cost,unblended_cost,usage_quantity\n{OTHER},CanaryService,r,{OTHER}x,1,1,1\n"
     (root / "costs" / f"{END}.csv").write_text(broken)
     assert take(door.backends, f"{END}.csv") == "quarantined"
     people(door)

@@ -139,6 +139,7 @@ QUESTIONS = (
     f"/api/v1/costs?{RANGE}&metric=usage_quantity&granularity=total",
     f"/api/v1/costs?{RANGE}&metric=blended_cost&granularity=monthly&format=csv&group_by=service",
     f"/api/v1/costs?{RANGE}&group_by=account,service&format=csv",
+    f"/api/v1/costs?{RANGE}&metric=usage_quantity&service=CanaryService",
     f"/api/v1/coverage?{RANGE}",
     "/api/v1/ingestions",
     "/api/v1/ingestions?limit=3",
