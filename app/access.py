@@ -39,6 +39,8 @@ CLAIM_LASTS: Final = timedelta(hours=1)
 CONSOLE: Final = "console"
 """Who and where an action on the command line is from: whoever may read the stores' settings."""
 
+UNKNOWN: Final = "unknown"
+
 
 @dataclass(frozen=True)
 class Visitor:
@@ -125,7 +127,8 @@ def sign_in(backends: Backends, name: str, password: str, visitor: Visitor) -> s
     # A password of any length is compared, so that its length says nothing; hashing a megabyte is nobody's password.
     right = passwords.matches(user.password if user and user.subject is None else None, password[:1024])
     if user is None or not right or user.disabled:
-        note(backends, name[:64], "sign in", origin=visitor.origin, result="refused")
+        # Never the name as it was typed: now and then it is a password.
+        note(backends, user.name if user else UNKNOWN, "sign in", origin=visitor.origin, result="refused")
         raise Unauthenticated("This name and password do not go together.")
     return start_session(backends, user, visitor, "password")
 
@@ -237,7 +240,7 @@ def claim(backends: Backends, secret: str, name: str, password: str, visitor: Vi
     check_password(password, name_from(name))
     # It is looked up by its hash: how long that takes says nothing about the token itself.
     if backends.metadata.take_once(digest_of(secret.strip()), CLAIM, backends.clock()) is None:
-        note(backends, name[:64], "claim", origin=visitor.origin, result="refused")
+        note(backends, UNKNOWN, "claim", origin=visitor.origin, result="refused")
         raise Unauthenticated("This one-time token is wrong, used or expired. A restart prints a new one.")
     user = add_user(backends, name, "admin", None, password, who="claim")
     return start_session(backends, user, visitor, "claim")

@@ -225,13 +225,22 @@ class Gate:
 
     def _let_in(self, asking: Principal, needed: Permission) -> None:
         if not asking.may(needed):
+            self._note(asking, "refused")
             raise Forbidden(f"This takes the permission {needed}, which you do not have. Ask an admin.")
         if request.path == CALLBACK_PATH:
             self._let_call(asking)
+        elif (request.method not in SAFE and needed is not READ) or b"format=csv" in request.query_string:
+            self._note(asking, "asked")
         if needed is OPERATE and request.method == "POST" and asking.via != "local":
             self.limit(f"submit:{asking.id}", SUBMITS_A_MINUTE)
         g.spendscope_principal = asking
         g.spendscope_backends = self.seen_by(asking)
+
+    def _note(self, asking: Principal, result: str) -> None:
+        """Before it is done: what cannot be logged is not done. An open instance knows nobody to name."""
+        if asking.via != "local":
+            what, target = f"{request.method} {request.path}", request.query_string.decode("ascii", "replace")
+            access.note(self.backends, f"{asking.name} ({asking.id})", what, target, request.remote_addr or "", result)
 
     def _let_call(self, asking: Principal) -> None:
         """The body is read only where some callback takes more than this principal has."""
@@ -240,6 +249,7 @@ class Gate:
         body = request.get_json(silent=True)
         needed = callback_rule(str(body.get("output"))) if isinstance(body, dict) else Permission.ADMINISTER
         if not asking.may(needed):
+            self._note(asking, "refused")
             raise Forbidden(f"This takes the permission {needed}, which you do not have. Ask an admin.")
 
     @cached_property

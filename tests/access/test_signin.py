@@ -104,7 +104,7 @@ def test_wrong_name_wrong_password_disabled_and_sso_are_answered_alike(door: Doo
         said.add(answer.get_data(as_text=True).split('role="alert">')[1].split("<")[0])
         door.wait(minutes=1)
     assert len(said) == 1
-    assert audited(door).count(("nobody", "sign in", "refused")) == 1
+    assert audited(door).count(("unknown", "sign in", "refused")) == 3
 
 
 def test_an_unknown_user_takes_as_long_as_a_known_one(door: Door) -> None:
@@ -524,6 +524,22 @@ def test_keys_that_two_choose_are_two_requests(door: Door) -> None:
         assert answer.status_code == 202
         ids.add(answer.get_json()["id"])
     assert len(ids) == 2
+
+
+def test_what_changes_something_what_is_exported_and_what_is_refused_is_on_record(door: Door) -> None:
+    access.add_user(door.backends, "bob", "viewer", None, PASSWORD)
+    before = len(audited(door))
+    bob = door.client_of("bob")
+    bob.get("/api/v1/costs?start=2026-11-01&end=2026-11-02")
+    bob.get("/api/v1/costs?start=2026-11-01&end=2026-11-02&format=csv")
+    bob.post("/api/v1/jobs", json={"kind": "ingest", "params": {"key": "2026-11-01.csv"}})
+    door.client_of("ada").delete("/api/v1/jobs/x")
+    done = [(who.split()[0], what, result) for who, what, result in audited(door)[before:] if what != "sign in"]
+    assert done == [
+        ("bob", "GET /api/v1/costs", "asked"),
+        ("bob", "POST /api/v1/jobs", "refused"),
+        ("ada", "DELETE /api/v1/jobs/x", "asked"),
+    ]
 
 
 def test_who_did_what_is_on_record(door: Door) -> None:
