@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from flask import Flask, Response, g, redirect, request
+from flask import Flask, Request, Response, g, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from app import access
@@ -117,6 +117,7 @@ class Gate:
         self.callbacks: Mapping[str, Any] = {}
         self._known: dict[str, _Known] = {}
         self._seen_as: dict[str, Backends] = {}
+        self._own_hosts: set[str] = set()
         self._open_until = 0.0
         self._closed = not self.settings.on_loopback
 
@@ -131,32 +132,34 @@ class Gate:
     # --- before a request
 
     def check(self) -> AnyResponse | None:
-        if request.environ.get(WARM_UP) is _WARM_UP:
+        # The request itself: each name that goes through Flask's proxy costs more than what is done with it.
+        asked: Request = request._get_current_object()  # type: ignore[attr-defined]
+        if asked.environ.get(WARM_UP) is _WARM_UP:
             return None
-        needed = _rule()
-        if request.method not in SAFE and not _bearer():
-            self._from_our_pages()
+        needed = _rule(asked)
+        if asked.method not in SAFE and not _bearer(asked):
+            self._from_our_pages(asked)
         if needed is PUBLIC:
-            g.spendscope_principal = self._perhaps()
+            g.spendscope_principal = self._perhaps(asked)
             return None
-        asking = self._asking()
+        asking = self._asking(asked)
         if asking is None:
-            return self._sign_in_first()
-        self._let_in(asking, needed)
+            return self._sign_in_first(asked)
+        self._let_in(asked, asking, needed)
         return None
 
-    def _asking(self) -> Principal | None:
+    def _asking(self, asked: Request) -> Principal | None:
         if not self.is_open():
-            return self.principal()
-        self._from_this_machine()
+            return self.principal(asked)
+        self._from_this_machine(asked)
         return LOCAL
 
-    def _perhaps(self) -> Principal:
+    def _perhaps(self, asked: Request) -> Principal:
         """Who asks for what everybody gets: only /readyz says more to some, and it must answer whatever is down."""
-        if request.path != "/readyz":
+        if asked.path != "/readyz":
             return NOBODY
         try:
-            return self._asking() or NOBODY
+            return self._asking(asked) or NOBODY
         except SpendscopeError:
             return NOBODY
 
@@ -168,12 +171,12 @@ class Gate:
         self._open_until = self.ticks() + KNOWN_SECONDS
         return not self._closed
 
-    def principal(self) -> Principal | None:
+    def principal(self, asked: Request) -> Principal | None:
         """Who asks, by token or by session."""
-        token = _bearer()
-        if token and request.path.startswith(TOKEN_PATHS):
+        token = _bearer(asked)
+        if token and asked.path.startswith(TOKEN_PATHS):
             return self._known_as(access.digest_of(token), access.principal_of_token, limited=True)
-        secret = request.cookies.get(self.cookie)
+        secret = asked.cookies.get(self.cookie)
         return self._known_as(access.digest_of(secret), access.principal_of_session) if secret else None
 
     def forget(self, id: str) -> None:
@@ -223,33 +226,33 @@ class Gate:
         if wait is not None:
             raise TooMany(f"More than {most} in {seconds} s. Try again in {wait} s.", retry_after=wait)
 
-    def _let_in(self, asking: Principal, needed: Permission) -> None:
+    def _let_in(self, asked: Request, asking: Principal, needed: Permission) -> None:
         if not asking.may(needed):
-            self._note(asking, "refused")
+            self._note(asked, asking, "refused")
             raise Forbidden(f"This takes the permission {needed}, which you do not have. Ask an admin.")
-        if request.path == CALLBACK_PATH:
-            self._let_call(asking)
-        elif (request.method not in SAFE and needed is not READ) or b"format=csv" in request.query_string:
-            self._note(asking, "asked")
-        if needed is OPERATE and request.method == "POST" and asking.via != "local":
+        if asked.path == CALLBACK_PATH:
+            self._let_call(asked, asking)
+        elif (asked.method not in SAFE and needed is not READ) or b"format=csv" in asked.query_string:
+            self._note(asked, asking, "asked")
+        if needed is OPERATE and asked.method == "POST" and asking.via != "local":
             self.limit(f"submit:{asking.id}", SUBMITS_A_MINUTE)
         g.spendscope_principal = asking
         g.spendscope_backends = self.seen_by(asking)
 
-    def _note(self, asking: Principal, result: str) -> None:
+    def _note(self, asked: Request, asking: Principal, result: str) -> None:
         """Before it is done: what cannot be logged is not done. An open instance knows nobody to name."""
         if asking.via != "local":
-            what, target = f"{request.method} {request.path}", request.query_string.decode("ascii", "replace")
-            access.note(self.backends, f"{asking.name} ({asking.id})", what, target, request.remote_addr or "", result)
+            what, target = f"{asked.method} {asked.path}", asked.query_string.decode("ascii", "replace")
+            access.note(self.backends, f"{asking.name} ({asking.id})", what, target, asked.remote_addr or "", result)
 
-    def _let_call(self, asking: Principal) -> None:
+    def _let_call(self, asked: Request, asking: Principal) -> None:
         """The body is read only where some callback takes more than this principal has."""
         if self.callback_needs <= asking.permissions:
             return
-        body = request.get_json(silent=True)
+        body = asked.get_json(silent=True)
         needed = callback_rule(str(body.get("output"))) if isinstance(body, dict) else Permission.ADMINISTER
         if not asking.may(needed):
-            self._note(asking, "refused")
+            self._note(asked, asking, "refused")
             raise Forbidden(f"This takes the permission {needed}, which you do not have. Ask an admin.")
 
     @cached_property
@@ -259,29 +262,37 @@ class Gate:
 
     # --- where a request comes from
 
-    def _from_this_machine(self) -> None:
+    def _from_this_machine(self, asked: Request) -> None:
         """An open instance answers to its own names only: a page elsewhere may make its name point here (rebinding)."""
-        name = urlsplit(f"//{request.host}").hostname or ""
-        if name not in LOCAL_HOSTS and name != urlsplit(self.settings.public_url).hostname:
+        given = asked.environ.get("HTTP_HOST", "")
+        if given in self._own_hosts:
+            return
+        name = _host_name(given)
+        if name in LOCAL_HOSTS or name == urlsplit(self.settings.public_url).hostname:
+            if len(self._own_hosts) < 100:
+                self._own_hosts.add(given)
+        else:
             raise Forbidden(
                 f"This instance does not answer as {name[:80]!r}. Use localhost, or set SPENDSCOPE_PUBLIC_URL."
             )
 
-    def _from_our_pages(self) -> None:
+    def _from_our_pages(self, asked: Request) -> None:
         """Refuse what another site's page sends with this browser's cookie (CSRF)."""
-        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-        ours = (f"{request.scheme}://{request.host}", _origin_of(self.settings.public_url))
-        if site not in ("same-origin", "none") if site is not None else origin is not None and origin not in ours:
+        site, origin = asked.environ.get("HTTP_SEC_FETCH_SITE"), asked.environ.get("HTTP_ORIGIN")
+        if site in ("same-origin", "none") or (site is None and origin is None):
+            return
+        ours = (f"{asked.scheme}://{asked.host}", _origin_of(self.settings.public_url))
+        if site is not None or origin not in ours:
             raise Forbidden("This request comes from another site's page.")
 
-    def _sign_in_first(self) -> AnyResponse:
-        asks_for_page = request.method in ("GET", "HEAD") and not request.path.startswith(
+    def _sign_in_first(self, asked: Request) -> AnyResponse:
+        asks_for_page = asked.method in ("GET", "HEAD") and not asked.path.startswith(
             ("/api", "/metrics", "/_dash", "/_reload", "/assets/")
         )
         if not asks_for_page:
             raise Unauthenticated("Sign in, or send an API token as `Authorization: Bearer …`.")
-        query = request.query_string.decode("ascii", "replace")
-        back = request.path + (f"?{query}" if query else "")
+        query = asked.query_string.decode("ascii", "replace")
+        back = asked.path + (f"?{query}" if query else "")
         return redirect(SIGN_IN if back == "/" else f"{SIGN_IN}?next={quote(back, safe='/')}", 303)
 
     # --- after a request
@@ -308,13 +319,13 @@ def stand(server: Flask, backends: Backends) -> Gate:
     return gate
 
 
-def _rule() -> Permission | None:
+def _rule(asked: Request) -> Permission | None:
     """What this request takes. An unknown path or method is told to those who are signed in."""
-    if request.url_rule is None:
+    if asked.url_rule is None:
         return READ
-    if request.path in PUBLIC_ASSETS and request.method in SAFE:
+    if asked.path in PUBLIC_ASSETS and asked.method in SAFE:
         return PUBLIC
-    return rule_of("GET" if request.method in SAFE else request.method, request.url_rule.rule)
+    return rule_of("GET" if asked.method in SAFE else asked.method, asked.url_rule.rule)
 
 
 def rule_of(method: str, route: str) -> Permission | None:
@@ -330,10 +341,17 @@ def first_output(output: str) -> str:
     return output.removeprefix("..").removesuffix("..").split("...")[0].split("@")[0]
 
 
-def _bearer() -> str | None:
+def _bearer(asked: Request) -> str | None:
     """The API token a request brings in its header; nowhere else is one looked for."""
-    given = request.headers.get("Authorization", "")
+    given: str = asked.environ.get("HTTP_AUTHORIZATION", "")
     return given[7:].strip() if given[:7].lower() == "bearer " and TOKEN_PREFIX in given else None
+
+
+def _host_name(given: str) -> str:
+    try:
+        return urlsplit(f"//{given}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _origin_of(url: str) -> str:
