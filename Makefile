@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MONGO_TEST := .venv-mongo-test
 
-.PHONY: run test mongo-test setup setup-dev lint format types bench soak lambda lock clean
+.PHONY: run test mongo-test setup setup-dev lint format types bench soak lambda image-check sbom licences lock clean
 
 run: setup
 	@$(BIN)/spendscope up
@@ -51,7 +51,17 @@ bench: setup-dev
 	$(BIN)/python -m bench $(ARGS)
 
 soak: setup-dev
-	$(BIN)/python -m pytest tests/workers/test_soak.py --soak 50 -q
+	$(BIN)/python -m pytest tests/workers/test_soak.py tests/test_last_truth.py --soak 50 -q
+
+# Follows the Dockerfile in a clean root, without Docker, and runs what comes out; needs root, debootstrap and some minutes.
+image-check: setup-dev
+	$(BIN)/python -m pytest tests/ship/test_image.py --image -q -s $(ARGS)
+
+sbom: setup-dev
+	$(BIN)/python scripts/sbom dist/sbom.json
+
+licences: setup-dev
+	scripts/licences > docs/licences.md.new && mv docs/licences.md.new docs/licences.md
 
 lambda: setup
 	@$(BIN)/python scripts/collector_zip.py dist/collector.zip

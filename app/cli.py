@@ -19,6 +19,7 @@ from app import __version__
 from app.backends import Backends, open_backends, utc_now
 from app.config import Settings, read_settings
 from app.core import amounts
+from app.core.exports import printable
 from app.core.jobs import FINAL, Job
 from app.core.people import AuditEntry
 from app.core.query import CostQuery, filters_from
@@ -254,7 +255,9 @@ def backfill(months: int, wait: bool, yes: bool) -> None:
         say_price(backends, settings, months)
         if not yes and sys.stdin.isatty() and not click.confirm("Collect it?", default=True):
             return
-        with stop_requested() as stopping, working_family(settings) if alone else nullcontext():
+        # Beside a progress bar the workers only say what is wrong.
+        shown = settings.model_copy(update={"log_level": "warning"}) if sys.stderr.isatty() else settings
+        with stop_requested() as stopping, working_family(shown) if alone else nullcontext():
             jobs = backfilled(backends, months, stopping, wait=wait or alone)
     if any(job.status in ("quarantined", "failed", "cancelled") or job.result.get("failed") for job in jobs):
         sys.exit(1)
@@ -345,34 +348,85 @@ ALL_ROWS = 10**9
 
 def print_costs(backends: Backends, asked: CostQuery, form: str) -> None:
     """Every row, as the API's object, as its CSV, or as columns for people."""
-    from app.api.costs import CostTable, costs_answer, csv_lines
+    from app.api.costs import CostTable, costs_answer, csv_lines, whole_table
 
     if form == "json":
         say(costs_answer(backends, asked, limit=ALL_ROWS).json_bytes().decode())
         return
-    table = CostTable.of(backends, asked)
     if form == "csv":
-        for part in csv_lines(table):
+        for part in csv_lines(whole_table(backends, asked)):
             click.echo(part, nl=False)
         return
+    table = CostTable.of(backends, asked)
     unit = table.answer.unit or ""
     for row in table.rows():
         names = [*([str(row.period)] if row.period else []), *row.group]
         amount = "not available" if row.amount is None else amounts.text(row.amount)
         say("  ".join([*(f"{printable(name):<32.60}" for name in names), f"{amount:>28} {unit}"]).rstrip())
-    total = table.answer.total
-    say(
-        f"Total {'unknown: no day of this range was ever ingested' if total is None else f'{amounts.text(total)} {unit}'}".rstrip()
-    )
+    total, lacking = table.answer.total, "no day of this range was ever ingested"
+    if table.not_kept:
+        say(table.not_kept.reason)
+        lacking = "not kept"
+    say(f"Total {f'unknown: {lacking}' if total is None else f'{amounts.text(total)} {unit}'}".rstrip())
     fresh = table.answer.freshness
     for word, days in (("Settling", fresh.settling), ("Missing", fresh.missing), ("Quarantined", fresh.quarantined)):
         if days:
             say(f"{word}: {', '.join(map(str, days))}")
 
 
-def printable(text: str) -> str:
-    """Text from data without what a terminal would act on."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+@main.command()
+@click.option("--start", required=True, help="First day, YYYY-MM-DD.")
+@click.option("--end", required=True, help="The day after the last, YYYY-MM-DD.")
+@click.option("--account", "accounts", multiple=True, help="Only this account; repeat it for several.")
+@click.option("--metric", default="amortized_cost", show_default=True)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@told_in_one_line
+def restatements(start: str, end: str, accounts: tuple[str, ...], metric: str, form: str) -> None:
+    """What each day was first reported as, called complete as, and is now; and how much days move.
+
+    csv has every report; json is the API's object with all days.
+    """
+    from app.core.charges import METRICS
+    from app.core.periods import DateRange, day_from
+    from app.core.query import choice
+    from app.tables import restatement_lines
+
+    days = DateRange(day_from(start, "start"), day_from(end, "end"))
+    choice("metric", metric, METRICS)
+    backends = open_backends(read_settings())
+    backends.metadata.prepare()
+    for part in restatement_lines(backends, days, metric, accounts, form):
+        click.echo(part, nl=False)
+
+
+@main.command("reconcile")
+@click.option("--month", required=True, help="The month, YYYY-MM.")
+@click.option("--metric", default="amortized_cost", show_default=True)
+@click.option("--account", "accounts", multiple=True, help="Only this account; repeat it for several.")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@told_in_one_line
+def reconcile_month(month: str, metric: str, accounts: tuple[str, ...], form: str) -> None:
+    """Hold a month against its files, the store and Cost Explorer's totals. Exit 1 when something is unexplained."""
+    from app.api.reconciliation import month_from
+    from app.core.charges import COSTS
+    from app.core.query import choice
+    from app.reconciliation import reconciliation_of, take_references
+    from app.tables import agrees, reconciliation_lines
+
+    first = month_from(month)
+    choice("metric", metric, COSTS)
+    backends = open_backends(read_settings())
+    backends.metadata.prepare()
+    backends.costs.prepare()
+    try:
+        take_references(backends)
+    except SpendscopeError as error:
+        click.echo(f"spendscope: the references are as they were last read: {error.message}", err=True)
+    found = reconciliation_of(backends, first, metric, accounts)
+    for part in reconciliation_lines(backends, found, form):
+        click.echo(part, nl=False)
+    if not agrees(found):
+        sys.exit(1)
 
 
 def split_filter(text: str) -> tuple[str, str]:
@@ -609,7 +663,7 @@ def audit_entries(backends: Backends) -> Iterator[AuditEntry]:
 def _monthly_budget(command: Command) -> Command:
     return click.option(
         "--monthly-budget",
-        type=click.FloatRange(0, min_open=True),
+        metavar="AMOUNT",
         help="Turns the budget alerts on, with this amount.",
     )(command)
 
@@ -629,7 +683,7 @@ def grafana() -> None:
 )
 @_monthly_budget
 @told_in_one_line
-def grafana_export(out: Path, monthly_budget: float | None) -> None:
+def grafana_export(out: Path, monthly_budget: str | None) -> None:
     """Write dashboards, data sources, alert rules, contact points and policy as provisioning files.
 
     Only what differs is written; secrets stay names of environment variables.
@@ -646,7 +700,7 @@ def grafana_export(out: Path, monthly_budget: float | None) -> None:
 @grafana.command("push")
 @_monthly_budget
 @told_in_one_line
-def grafana_push(monthly_budget: float | None) -> None:
+def grafana_push(monthly_budget: str | None) -> None:
     """Write the same into the Grafana at GRAFANA_URL, with GRAFANA_TOKEN. Pushing again changes nothing."""
     from app.backends import open_dashboards
     from app.grafana.choices import choices_from

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from app.errors import CannotStart
+
+WEB_ADDRESS = r"^https?://[^\s?#@]+$"
+"""Without a user and a password in it: addresses are shown in messages."""
 
 
 class Settings(BaseModel):
@@ -33,6 +37,17 @@ class Settings(BaseModel):
     )
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="The one currency of this deployment (ISO 4217).")
     settling_days: int = Field(2, ge=0, le=31, description="Full UTC days after a day until it counts as complete.")
+    restatement_notice_percent: Decimal = Field(
+        Decimal(1),
+        ge=0,
+        description="A complete day that is restated raises a notice when it moves by this many percent"
+        " and by the amount below.",
+    )
+    restatement_notice_amount: Decimal = Field(
+        Decimal(10),
+        ge=0,
+        description="Least move of a complete day, in the deployment's currency, that raises a notice.",
+    )
     watch_seconds: int = Field(300, ge=5, description="How often the scheduler lists the source.")
     collect_roles: str = Field(
         "",
@@ -115,11 +130,12 @@ class Settings(BaseModel):
 
     public_url: str = Field(
         "http://127.0.0.1:8050",
-        pattern=r"^https?://[^\s?#]+$",
+        pattern=WEB_ADDRESS,
         description="Where a browser reaches Spendscope: what links in Grafana and in messages lead to.",
     )
     grafana_url: str | None = Field(
         None,
+        pattern=WEB_ADDRESS,
         json_schema_extra={"env": "GRAFANA_URL"},
         description="Grafana that `spendscope grafana push` writes to.",
     )
@@ -130,6 +146,7 @@ class Settings(BaseModel):
     )
     grafana_influxdb_url: str | None = Field(
         None,
+        pattern=WEB_ADDRESS,
         json_schema_extra={"env": "GRAFANA_INFLUXDB_URL"},
         description="InfluxDB as Grafana reaches it; unset: as INFLUXDB_URL.",
     )
@@ -140,6 +157,7 @@ class Settings(BaseModel):
     )
     prometheus_url: str | None = Field(
         None,
+        pattern=WEB_ADDRESS,
         json_schema_extra={"env": "PROMETHEUS_URL"},
         description="Prometheus that scrapes /metrics, as Grafana reaches it.",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -12,7 +13,18 @@ from app.core.amounts import total as exact_total
 from app.core.ledger import LOOKBACK, Coverage, DayRecord, coverage
 from app.core.periods import EARLIEST, DateRange
 from app.core.query import CostQuery
+from app.core.retention import (
+    MonthTotals,
+    NotKept,
+    kept_frame,
+    month_rollup,
+    not_kept,
+    reaches_back,
+    rows_from_months,
+    total_from_months,
+)
 from app.core.rollup import CostFrame, Rollup
+from app.retention import months_between
 
 
 @dataclass(frozen=True)
@@ -41,16 +53,19 @@ class CostAnswer:
     currency: str
     data_version: int
     freshness: Freshness
+    not_kept: NotKept | None = None
+    """Why `frame` has not all of the range: it reaches back further than retention."""
 
 
 @dataclass(frozen=True)
 class Ledgers:
-    """All day records of one ledger version, judged as of one day."""
+    """All day records of one ledger version, judged as of one day. `quarantined`: days whose newest file was refused."""
 
     records: dict[date, DayRecord]
     coverage: Coverage
     updated: datetime | None
     version: int
+    quarantined: frozenset[date] = frozenset()
     memo: dict[DateRange, Freshness] = field(default_factory=dict, compare=False, repr=False)
 
     def freshness(self, days: DateRange) -> Freshness:
@@ -77,6 +92,24 @@ class Ledgers:
 
 
 @dataclass(frozen=True)
+class Retained:
+    """What is kept by day (`days` of them, since `oldest`), and how to get at the ledger's months before."""
+
+    days: int
+    oldest: date | None
+    months: Callable[[DateRange], list[MonthTotals]]
+
+
+def retained(backends: Backends) -> Retained:
+    oldest = kept_since(backends)
+
+    def months(days: DateRange) -> list[MonthTotals]:
+        return months_between(backends, days.start, days.end, oldest) if oldest else []
+
+    return Retained(backends.settings.retention, oldest, months)
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The newest verified figures of one moment: all answers taken from it belong together."""
 
@@ -84,8 +117,11 @@ class Snapshot:
     ledgers: Ledgers
     exact: bool
     currency: str
+    retention: Retained
 
     def ask(self, query: CostQuery) -> CostAnswer:
+        if (oldest := self.kept_since_inside(query.range)) is not None:
+            return self._ask_back(query, oldest)
         frame = self.rollup.frame(query)
         total = frame.total
         if not self.exact and total is not None and self.ledgers.version == self.rollup.version:
@@ -99,6 +135,44 @@ class Snapshot:
             freshness=self.ledgers.freshness(query.range),
         )
 
+    def kept_since_inside(self, days: DateRange) -> date | None:
+        """The first day that is kept by day, where there was something in the range before it."""
+        oldest = self.retention.oldest
+        return oldest if reaches_back(self.ledgers.records, days, oldest) else None
+
+    def _ask_back(self, query: CostQuery, oldest: date) -> CostAnswer:
+        """Answer from the ledger's months as far as they can; units of usage they do not know."""
+        total, whole = None, rows_from_months(query, oldest)
+        if total_from_months(query, oldest):
+            months = month_rollup(self.retention.months(query.range), self.rollup.version)
+            frame = months.frame(query if whole else query.grouped().per("total"))
+            total = frame.total
+        if not whole:
+            frame = kept_frame(self.rollup, query, oldest, total)
+        return CostAnswer(
+            frame=frame,
+            total=total,
+            unit=self.currency if query.metric != "usage_quantity" else None,
+            currency=self.currency,
+            data_version=self.rollup.version,
+            freshness=self.ledgers.freshness(query.range),
+            not_kept=None if whole else not_kept(oldest, self.retention.days),
+        )
+
+    def values_with_cost(self, dimension: str, query: CostQuery) -> list[tuple[str, Decimal | None]]:
+        """Values of a dimension under the query's other filters with their exact cost, largest first."""
+        since = self.kept_since_inside(query.range)
+        if since is None:
+            return self.rollup.values_with_cost(dimension, query)
+        answer = self._ask_back(query.without(dimension).grouped(dimension).per("total"), since)
+        if answer.not_kept is None:
+            return list(zip((group[0] for group in answer.frame.groups), answer.frame.group_totals, strict=True))
+        if query.range.end <= since:
+            return []
+        # The values are those since; what they cost over all of the range is not known.
+        kept = query.over(DateRange(since, query.range.end))
+        return [(value, None) for value, _ in self.rollup.values_with_cost(dimension, kept)]
+
     @property
     def known(self) -> DateRange | None:
         """The range from the first to the last day with accepted data; None when there is none yet."""
@@ -108,12 +182,23 @@ class Snapshot:
 
 def snapshot(backends: Backends) -> Snapshot:
     """Raises Unavailable when a store does not answer."""
-    return Snapshot(backends.costs.rollup(), ledgers_of(backends), backends.costs.exact, backends.settings.currency)
+    return Snapshot(
+        rollup=backends.costs.rollup(),
+        ledgers=ledgers_of(backends),
+        exact=backends.costs.exact,
+        currency=backends.settings.currency,
+        retention=retained(backends),
+    )
 
 
 def ask(backends: Backends, query: CostQuery) -> CostAnswer:
     """Answer one question from the newest verified figures. Raises Unavailable when a store does not answer."""
     return snapshot(backends).ask(query)
+
+
+def kept_since(backends: Backends) -> date | None:
+    """The first day that is kept by day; None while everything is kept for ever."""
+    return backends.costs.oldest(backends.today())
 
 
 def _usage_unit(rollup: Rollup, query: CostQuery) -> str | None:
@@ -130,7 +215,7 @@ def state(backends: Backends) -> tuple[int, int, date, str]:
 
 def dimension_values(backends: Backends, dimension: str, query: CostQuery) -> list[tuple[str, Decimal | None]]:
     """Values of a dimension under the query's other filters with their exact cost, largest first."""
-    return backends.costs.rollup().values_with_cost(dimension, query)
+    return snapshot(backends).values_with_cost(dimension, query)
 
 
 def first_and_last_day(backends: Backends) -> DateRange | None:
@@ -178,16 +263,19 @@ def _read_ledgers(backends: Backends, version: int, today: date) -> Ledgers:
     records = backends.metadata.day_records(EARLIEST, today + timedelta(days=3))
     if not records:
         return Ledgers({}, Coverage({}, {}), None, version)
-    days = DateRange(min(records), max(max(records) + timedelta(days=1), today))
+    # A file that was never taken leaves a record without figures: the history begins with the first day that has some.
+    known = [day for day, record in records.items() if record.complete_file] or list(records)
+    days = DateRange(min(known), max(max(records) + timedelta(days=1), today))
+    quarantined = backends.metadata.quarantined_days(EARLIEST, days.end)
     judged = coverage(
         records,
         list(days),
         today=today,
         settling_days=backends.settings.settling_days,
-        quarantined=backends.metadata.quarantined_days(days.start, days.end),
+        quarantined=quarantined,
     )
     changes = [part.changed for record in records.values() for part in record.accounts.values()]
-    return Ledgers(records, judged, max(changes, default=None), version)
+    return Ledgers(records, judged, max(changes, default=None), version, quarantined)
 
 
 def _ledger_total(ledgers: Ledgers, query: CostQuery, fallback: Decimal) -> Decimal | None:

@@ -59,6 +59,11 @@ RULES: Final[Mapping[tuple[str, str], Permission | None]] = {
     ("GET", "/api/v1/coverage"): READ,
     ("GET", "/api/v1/ingestions"): READ,
     ("GET", "/api/v1/ingestions/<id>"): READ,
+    ("GET", "/api/v1/ingestions/<id>/file"): READ,
+    ("GET", "/api/v1/reconciliation"): READ,
+    ("GET", "/api/v1/restatements"): READ,
+    ("GET", "/api/v1/restatements/movement"): READ,
+    ("GET", "/api/v1/notices"): READ,
     ("GET", "/api/v1/jobs"): READ,
     ("GET", "/api/v1/jobs/<id>"): READ,
     ("POST", "/api/v1/jobs"): OPERATE,
@@ -74,6 +79,11 @@ RULES: Final[Mapping[tuple[str, str], Permission | None]] = {
 CALLBACKS: Final[Mapping[str, Permission]] = {
     "drawn.data": READ,
     "_pages_content.children": READ,
+    "data-drawn.data": READ,
+    "data-side.children": READ,
+    "data-live.data": READ,
+    "trust-tabs.children": READ,
+    "data-plan.children": READ,
 }
 """First output of a callback that runs here → what it takes."""
 

@@ -14,7 +14,8 @@ from typing import Any, Final, Literal
 from app.backends import Backends, open_backends
 from app.config import Settings
 from app.core.jobs import FINAL
-from app.costs import first_and_last_day, ledgers_of
+from app.core.periods import EARLIEST, LATEST
+from app.costs import first_and_last_day, kept_since, ledgers_of
 from app.errors import SpendscopeError
 from app.ingest import ANNOUNCED, LISTED, UNREADABLE
 from app.ports import Announcements
@@ -132,6 +133,9 @@ def status_of(backends: Backends, settings: Settings) -> dict[str, Any]:
             found[f"days_{status}"] = len(coverage.with_status(status))
         found["data_version"] = backends.costs.rollup().version
     found["retention_days"] = settings.retention or "for ever"
+    if settings.retention and parts["metadata"].ok:
+        found["kept_by_day_since"] = str(kept_since(backends))
+        found["kept_by_month_since"] = str(min(backends.metadata.month_totals(EARLIEST, LATEST), default="none"))
     return found
 
 

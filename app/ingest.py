@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 from app.backends import Backends
 from app.core.charges import METRICS, Totals
 from app.core.jobs import Job, JobStatus
-from app.core.ledger import Arrival, DayRecord, Decision, Ingestion, begin, decide, touched
+from app.core.ledger import TAKEN, Arrival, DayRecord, Decision, Ingestion, begin, decide, touched
+from app.core.periods import DAY
 from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Refused, Unavailable
 from app.jobs import submit
 from app.ports import SourceObject, StoredDay
+from app.restatements import keep_history
 
 if TYPE_CHECKING:
     from app.core.dailycsv import ParsedDay
@@ -144,6 +146,28 @@ def submit_object(backends: Backends, day: date, found: SourceObject, *, again: 
     return submit(backends, "ingest", params, key=key, priority=day.toordinal())
 
 
+def stored_file(backends: Backends, ingestion: Ingestion) -> SourceObject:
+    """The object version that an ingestion was made from, as the source lists it now.
+
+    Raises Conflict when the source does not hold that version any more, Refused when it is larger than this
+    deployment handles.
+    """
+    if ingestion.source != backends.source.root:
+        raise Conflict(
+            f"{ingestion.key} came from {ingestion.source}, but this deployment reads {backends.source.root} now."
+        )
+    found = backends.source.find(ingestion.key)
+    if found is None or found.version != ingestion.version:
+        became = "was removed from the source" if found is None else "was replaced in the source by a newer version"
+        raise Conflict(f"{ingestion.key} {became} since it was looked at. This version cannot be downloaded any more.")
+    if found.size > backends.settings.max_file_bytes:
+        raise Refused(
+            f"{found.key} has {found.size:,} bytes, more than the {backends.settings.max_file_bytes:,} handled here. "
+            f"Get it from {ingestion.source} directly."
+        )
+    return found
+
+
 def ingest_object(
     backends: Backends, params: Mapping[str, Any], progress: Progress, *, job_id: str = "direct"
 ) -> Outcome:
@@ -202,6 +226,7 @@ class _Taking:
                 self.sha256, self.size = spooled.sha256, spooled.size
                 covered, failed = self._coverage()
                 if not self.again and self._is_known(failed) and (kept := self._kept()):
+                    keep_history(self.backends, self.backends.metadata.day_record(self.day))
                     return self._noop(kept)
                 self._check_retention()
                 self.progress(1, STEPS, f"Checking {self.found.key}")
@@ -252,7 +277,7 @@ class _Taking:
     def _kept(self) -> Ingestion | None:
         """The newest record of these bytes having been taken; none when a run died between flip and record."""
         versions = self.backends.metadata.versions_of(self.backends.source.root, self.found.key)
-        taken = (one for one in versions if one.sha256 == self.sha256 and one.status in ("ingested", "noop"))
+        taken = (one for one in versions if one.sha256 == self.sha256 and one.status in TAKEN)
         return next(taken, None)
 
     def _noop(self, kept: Ingestion) -> Outcome:
@@ -290,13 +315,17 @@ class _Taking:
         if not self.backends.metadata.put_day_record(decision.record):
             raise Unavailable("metadata", f"The ledger of {self.day} was changed by another job; this one runs again.")
         self.backends.costs.publish(self.day)
+        keep_history(self.backends, decision.record)
         return self._ingested(before, decision, parsed)
 
     def _begin(self) -> DayRecord:
         """Mark the day as ours to write. Raises Unavailable while another job holds it."""
         metadata, now = self.backends.metadata, self.backends.clock()
         until = now + timedelta(seconds=self.backends.settings.job_timeout_seconds + 30)
-        marked = begin(metadata.day_record(self.day), self.job_id, now, until)
+        record = metadata.day_record(self.day)
+        # Whoever flipped it last may have been killed before its history was kept.
+        keep_history(self.backends, record)
+        marked = begin(record, self.job_id, now, until)
         if marked is None or not metadata.put_day_record(marked):
             raise Unavailable("metadata", f"{self.day} is being written by another job; this one waits.", retry_after=2)
         return marked
@@ -339,19 +368,12 @@ class _Taking:
 
     def quarantine(self, reason: Reason) -> Outcome:
         self._record(status="quarantined", reason=reason)
-        self._announce()
         place = f" (line {reason.line})" if reason.line else ""
         return Outcome(
             "quarantined",
             f"{self.found.key}{place}: {reason.message}",
             {"status": "quarantined", "reason": reason.code},
         )
-
-    def _announce(self) -> None:
-        """Move the day on in the ledger: its version tells readers that their answers are old."""
-        metadata = self.backends.metadata
-        while not metadata.put_day_record(touched(metadata.day_record(self.day))):
-            self.progress(STEPS - 1, STEPS, f"Recording {self.day}")
 
     def _record(
         self,
@@ -365,6 +387,7 @@ class _Taking:
     ) -> None:
         from app.core.dailycsv import PARSER
 
+        was_quarantined = self._is_quarantined()
         self.backends.metadata.put_ingestion(
             Ingestion(
                 id=self.ingestion_id(),
@@ -388,6 +411,20 @@ class _Taking:
                 job_id=None if self.job_id == "direct" else self.job_id,
             )
         )
+        if was_quarantined or status == "quarantined":
+            self._move_version()
+
+    def _is_quarantined(self) -> bool:
+        return bool(self.backends.metadata.quarantined_days(self.day, self.day + DAY))
+
+    def _move_version(self) -> None:
+        """A quarantine that begins or ends changes no figure, yet everybody who keeps answers must notice it.
+
+        Where this is not the next revision, another job has moved the version, or will when it is done.
+        """
+        record = self.backends.metadata.day_record(self.day)
+        if not record.restating:
+            self.backends.metadata.put_day_record(touched(record))
 
     def ingestion_id(self) -> str:
         """The same object version always has the same id: a run that is repeated replaces its own record."""

@@ -7,20 +7,31 @@ decided what of it may be seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final, NoReturn, TypeVar, cast
 
 from app.backends import Backends
-from app.core.access import narrowed_day, narrowed_ingestion, narrowed_job, narrowed_query
+from app.core.access import (
+    narrowed_day,
+    narrowed_ingestion,
+    narrowed_job,
+    narrowed_months,
+    narrowed_notice,
+    narrowed_query,
+    narrowed_reference,
+)
 from app.core.jobs import Job
 from app.core.ledger import DayRecord, Ingestion
 from app.core.query import CostQuery
+from app.core.reconciliation import KeptReference
+from app.core.restatements import Notice, Revision
+from app.core.retention import MonthTotals
 from app.core.rollup import CostFrame, Rollup
 from app.errors import Forbidden, NotFound
-from app.ports import CostStore, Listing, Metadata
+from app.ports import CostStore, Listing, Metadata, Source
 
 Item = TypeVar("Item")
 
@@ -32,6 +43,7 @@ def narrowed(backends: Backends, accounts: frozenset[str], memo: dict[str, Any])
     """These backends without any other account. `memo` is what is kept between requests with this account set."""
     return replace(
         backends,
+        source=cast(Source, NarrowedSource(backends.source)),
         costs=cast(CostStore, NarrowedCosts(backends.costs, accounts)),
         metadata=cast(Metadata, NarrowedMetadata(backends.metadata, accounts)),
         memo=memo,
@@ -69,6 +81,15 @@ class _Closed:
         raise Forbidden("This is about all accounts, and you see some of them. Ask somebody who sees all.")
 
 
+class NarrowedSource(_Closed):
+    """ports.Source: where it is. Its files are of all accounts."""
+
+    def __init__(self, whole: Source) -> None:
+        # Tests of the pages have no source.
+        if whole is not None:
+            self.root, self.check = whole.root, whole.check
+
+
 class NarrowedCosts(_Closed):
     """ports.CostStore for reading."""
 
@@ -93,6 +114,7 @@ class NarrowedMetadata(_Closed):
 
     def __init__(self, whole: Metadata, accounts: frozenset[str]) -> None:
         self.check, self.ledger_version = whole.check, whole.ledger_version
+        self.job_counts = whole.job_counts
         self._whole, self._accounts = whole, accounts
 
     # --- days
@@ -120,7 +142,40 @@ class NarrowedMetadata(_Closed):
         def page(limit: int, cursor: str | None) -> Listing[Ingestion]:
             return self._whole.ingestions(limit=limit, cursor=cursor, status=status, key=key)
 
-        return _seen(page, lambda item: narrowed_ingestion(item, self._accounts), limit, cursor)
+        return _seen(page, self._see_ingestion, limit, cursor)
+
+    def versions_of(self, source: str, key: str) -> list[Ingestion]:
+        return _those(self._see_ingestion, self._whole.versions_of(source, key))
+
+    def ingestions_with(self, start: date, end: date, sha256s: Collection[str]) -> list[Ingestion]:
+        return _those(self._see_ingestion, self._whole.ingestions_with(start, end, sha256s))
+
+    def _see_ingestion(self, item: Ingestion) -> Ingestion | None:
+        return narrowed_ingestion(item, self._accounts)
+
+    # --- what was reported before
+
+    def month_totals(self, start: date, end: date) -> dict[date, MonthTotals]:
+        found = self._whole.month_totals(start, end)
+        return {first: narrowed_months(part, self._accounts) for first, part in found.items()}
+
+    def revisions(self, start: date, end: date, accounts: Collection[str] = ()) -> list[Revision]:
+        found = self._whole.revisions(start, end, accounts)
+        return [revision for revision in found if revision.account in self._accounts]
+
+    def notices(self, *, limit: int, cursor: str | None = None, kind: str | None = None) -> Listing[Notice]:
+        def page(limit: int, cursor: str | None) -> Listing[Notice]:
+            return self._whole.notices(limit=limit, cursor=cursor, kind=kind)
+
+        return _seen(page, lambda item: narrowed_notice(item, self._accounts), limit, cursor)
+
+    def notices_about(self, start: date, end: date) -> list[Notice]:
+        found = self._whole.notices_about(start, end)
+        return _those(lambda item: narrowed_notice(item, self._accounts), found)
+
+    def reference(self, source: str, month: date) -> KeptReference | None:
+        kept = self._whole.reference(source, month)
+        return narrowed_reference(kept, self._accounts) if kept else None
 
     # --- jobs
 
@@ -151,8 +206,11 @@ class NarrowedMetadata(_Closed):
         found = self._whole.cancel(id, now=now)
         return narrowed_job(found) if found else None
 
-    def job_counts(self) -> Mapping[str, int]:
-        return self._whole.job_counts()
+    def unfinished(self, *, limit: int = 10_000) -> list[Job]:
+        return _those(narrowed_job, self._whole.unfinished(limit=limit))
+
+    def last_slot(self, name: str) -> datetime | None:
+        return self._whole.last_slot(name)
 
 
 def _seen(

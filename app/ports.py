@@ -5,16 +5,19 @@ Every method may raise Unavailable (the part does not answer) or BadCredentials,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, Literal, Protocol, TypeVar
 
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
 from app.core.people import ApiToken, AuditEntry, AuditNote, Session, User
+from app.core.reconciliation import KeptReference
+from app.core.restatements import Notice, Revision, RevisionKey
+from app.core.retention import MonthTotals
 from app.core.rollup import Rollup
 
 if TYPE_CHECKING:
@@ -37,8 +40,12 @@ class SourceObject:
     modified: datetime
 
 
+REFERENCE_BYTES: Final = 32 * 2**20
+"""Most bytes of a month's reference: a thousand accounts with ten record types a day."""
+
+
 class Source(Protocol):
-    """Daily cost files below a root, `costs/YYYY-MM-DD.csv[.gz]`, and coverage sidecars beside it."""
+    """Daily cost files below a root, `costs/YYYY-MM-DD.csv[.gz]`; coverage sidecars and references beside it."""
 
     root: str
 
@@ -56,6 +63,15 @@ class Source(Protocol):
 
     def sidecar(self, day: date) -> bytes | None:
         """`coverage/YYYY-MM-DD.json` beside the root, None when there is none (at most 1 MiB)."""
+
+    def references(self) -> Iterator[SourceObject]:
+        """What lies directly in `reference/` beside the root, in name order; nothing when there is no such folder."""
+
+    def reference(self, found: SourceObject) -> bytes:
+        """The bytes of exactly this version of a reference.
+
+        Raises Conflict when it has changed since it was listed, Quarantined for more than REFERENCE_BYTES.
+        """
 
 
 @dataclass(frozen=True)
@@ -130,6 +146,12 @@ class CostStore(Protocol):
     def stored_days(self) -> Mapping[date, StoredDay]:
         """Every day it holds: what the ledger is repaired from at start. Empty where the store is not atomic."""
 
+    def forget(self, before: date) -> Sequence[date]:
+        """Drop the days before this one, all at once for readers; which they were. Idempotent.
+
+        Empty where the store forgets by itself (a bucket's retention). The caller has kept their totals.
+        """
+
     def publish(self, day: date) -> None:
         """Let readers see a day after the ledger has taken it (nothing to do where `replace` already did)."""
 
@@ -166,6 +188,12 @@ class Ledger(Protocol):
     def ledger_version(self) -> int:
         """Grows with every change of a day record: the data version of stores without one of their own."""
 
+    def put_month_totals(self, totals: MonthTotals) -> None:
+        """Keep what is left of a month, in place of what was there."""
+
+    def month_totals(self, start: date, end: date) -> dict[date, MonthTotals]:
+        """Of months whose first day is in [start, end), in order."""
+
     def put_ingestion(self, ingestion: Ingestion) -> None:
         """Insert, or replace the one with this id."""
 
@@ -182,8 +210,45 @@ class Ledger(Protocol):
     def versions_of(self, source: str, key: str) -> list[Ingestion]:
         """All ingestions of one object, newest first."""
 
+    def ingestions_with(self, start: date, end: date, sha256s: Collection[str]) -> list[Ingestion]:
+        """Ingestions of days in [start, end) whose bytes are one of these, in no order."""
+
     def quarantined_days(self, start: date, end: date) -> frozenset[date]:
         """Days in [start, end) whose newest ingestion of some key is quarantined."""
+
+
+class History(Protocol):
+    """What was reported before, and what a person should know of it (core.restatements). Nothing here is ever changed."""
+
+    def add_revisions(self, revisions: Sequence[Revision]) -> None:
+        """Keep those whose day, account and revision are not there yet; the others stay as they are."""
+
+    def revision_keys(self, start: date, end: date) -> set[RevisionKey]:
+        """Which revisions of [start, end) are there: cheaper than reading them."""
+
+    def revisions(self, start: date, end: date, accounts: Collection[str] = ()) -> list[Revision]:
+        """Revisions of days in [start, end), by day, account and revision; without `accounts` of all of them."""
+
+    def add_notice(self, notice: Notice) -> bool:
+        """Keep it; False when one with this id is there."""
+
+    def notices(self, *, limit: int, cursor: str | None = None, kind: str | None = None) -> Listing[Notice]:
+        """Newest first. Raises InvalidInput for a cursor it did not give out."""
+
+    def notices_about(self, start: date, end: date) -> list[Notice]:
+        """Those about days in [start, end), newest first."""
+
+
+class References(Protocol):
+    """Cost Explorer's totals (core.reconciliation), one reference a source and month."""
+
+    def put_reference(self, kept: KeptReference) -> None:
+        """Keep it in place of the one before. Without `reference` the last one that could be read stays."""
+
+    def reference_versions(self, source: str) -> dict[date, str]:
+        """Month → version of the newest reference that was looked at."""
+
+    def reference(self, source: str, month: date) -> KeptReference | None: ...
 
 
 class Jobs(Protocol):
@@ -310,7 +375,7 @@ class People(Protocol):
         """Number of the last entry."""
 
 
-class Metadata(Ledger, Jobs, Schedule, People, Protocol):
+class Metadata(Ledger, History, References, Jobs, Schedule, People, Protocol):
     """The metadata store: one technology behind all of it."""
 
     def prepare(self) -> None:

@@ -16,8 +16,8 @@ from app import accountpages, answers, callbacks, costs, gate, statics
 from app.api import blueprint, problems
 from app.backends import Backends, current
 from app.errors import SpendscopeError
-from app.pages import PAGES, fromgrafana, register_all
-from app.ui import controls, shell
+from app.pages import PAGES, PURE, fromgrafana, register_all
+from app.ui import shell
 
 ASSETS: Final = Path(__file__).parent.parent / "assets"
 ONE_YEAR: Final = 31_536_000
@@ -85,8 +85,9 @@ def _server(backends: Backends) -> Flask:
 
 
 def _is_pure(body: Any) -> bool:
-    """The one callback whose answer depends on nothing but the address and the data: the one that draws a page."""
-    return isinstance(body, dict) and str(body.get("output", "")).startswith(f"..{controls.Ids.DRAWN}.data...")
+    """Whether it is a page being drawn: the answer then depends on nothing but the request and the data."""
+    output = str(body.get("output", "")) if isinstance(body, dict) else ""
+    return any(output.startswith(f"..{name}.data...") for name in PURE)
 
 
 def _failed(error: Exception) -> None:

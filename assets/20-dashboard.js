@@ -288,6 +288,13 @@
     return SAME();
   }
 
+  /** The link of the page that is shown. */
+  function here(pathname, links) {
+    return links.map((link) => ({
+      ...link, props: { ...link.props, "aria-current": link.props.href === pathname ? "page" : undefined },
+    }));
+  }
+
   function copy() {
     const done = () => toast("Link copied");
     if (navigator.clipboard) navigator.clipboard.writeText(location.href).then(done, () => toast(location.href));
@@ -335,13 +342,16 @@
   document.addEventListener("click", (event) => {
     const link = event.target.closest && event.target.closest("a[data-internal]");
     if (!link || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey || event.button) return;
+    if (new URL(link.href).pathname !== location.pathname) return; // another page: the browser goes there
     event.preventDefault();
     byKeyboard = event.detail === 0;
     go(new URL(link.href).search);
   });
 
+  /** A page names its own address where it is not the overview's. */
   function go(search) {
-    window.dash_clientside.set_props("url", { search });
+    const page = document.querySelector("[data-address]");
+    window.dash_clientside.set_props(page ? page.dataset.address : "url", { search });
   }
 
   window.addEventListener("popstate", (event) => {
@@ -351,11 +361,17 @@
   }, true);
   let path = location.pathname;
 
-  window.spendscope = { go, drawnSearch: () => drawnSearch };
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { spendscope: { sync, paint, theme, copy } });
+  /** A page that draws itself says for which address it did. */
+  function drew(search) {
+    drawnSearch = search;
+    settled();
+  }
+
+  window.spendscope = { go, drew, toast, option, iso, drawnSearch: () => drawnSearch };
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { spendscope: { sync, paint, theme, copy, here } });
   if (matchMedia("(max-width: 719px)").matches)
     new MutationObserver((_, observer) => {
-      const bar = document.getElementById("filter-bar");
+      const bar = document.querySelector(".filter-bar");
       if (bar) { bar.open = false; observer.disconnect(); }
     }).observe(document.documentElement, { childList: true, subtree: true });
 })();

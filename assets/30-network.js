@@ -6,22 +6,26 @@
   const original = window.fetch;
   let running = 0;
   let failed = null; // the address that could not be shown
+  let pollFailed = false; // whether it was only the list of jobs
 
   window.fetch = async function (resource, options) {
     const url = typeof resource === "string" ? resource : resource.url;
     if (!url.includes(CALLBACK)) return original.apply(this, arguments);
-    const draws = String(options && options.body).includes('"url","property":"search"');
-    busy(1);
+    const body = String(options && options.body);
+    const draws = /"(url|data-url|data-view)","property"/.test(body);
+    const polls = body.includes('"data-tick"'); // somebody who watches jobs should not see the page fade
+    if (!polls) busy(1);
     try {
       const response = await original.apply(this, arguments);
-      if (response.ok || response.status === 204) { if (draws || !failed) say(null); }
-      else await refused(response.clone());
+      if (response.ok || response.status === 204) { if (draws || !failed || (polls && pollFailed)) say(null); }
+      else { pollFailed = polls; await refused(response.clone()); }
       return response;
     } catch (error) {
+      pollFailed = polls;
       trouble("No connection to the server. Check your network or VPN. You still see the previous view.");
       throw error;
     } finally {
-      busy(-1);
+      if (!polls) busy(-1);
     }
   };
 

@@ -38,4 +38,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak", default="4", help="Kill schedules of tests/workers/test_soak.py; `make soak` runs 50.")
+    parser.addoption(
+        "--soak",
+        default="4",
+        help="Kill schedules of tests/workers/test_soak.py, and a tenth of the histories of tests/test_last_truth.py (at least 50). "
+        "`make soak` runs 50 and 500.",
+    )
+    parser.addoption("--image", action="store_true", help="Follow the Dockerfile in a clean root; `make image-check`.")

@@ -16,6 +16,7 @@ from app.core.amounts import from_decimals
 from app.core.charges import DIMENSIONS, METRICS, Totals
 from app.core.ledger import AccountDay, DayRecord
 from app.core.periods import month_of
+from app.core.retention import MonthTotals
 from app.core.rollup import DayColumns, Month, Rollup, month_with
 from app.errors import Unavailable
 from app.ports import Metadata, Queue, Source
@@ -94,12 +95,16 @@ class MemoryCosts:
         self.days = dict(days)
         self.version = 1
         self.down = False
+        self.kept_since: date | None = None
         self._rollup = self._built()
 
     def put(self, day: date, charges: list[Charge]) -> None:
         self.days[day] = charges
         self.version += 1
         self._rollup = self._built()
+
+    def oldest(self, today: date) -> date | None:
+        return self.kept_since
 
     def rollup(self) -> Rollup:
         if self.down:
@@ -130,6 +135,10 @@ class MemoryLedger:
 
     def day_records(self, start: date, end: date) -> dict[date, DayRecord]:
         return {day: found for day, found in self.records.items() if start <= day < end}
+
+    def month_totals(self, start: date, end: date) -> dict[date, MonthTotals]:
+        """None were folded yet: months are added up from the days."""
+        return {}
 
     def quarantined_days(self, start: date, end: date) -> frozenset[date]:
         return frozenset(day for day in self.quarantined if start <= day < end)

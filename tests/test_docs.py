@@ -54,6 +54,12 @@ def test_the_lock_has_hashes_and_no_addresses(name: str, packages: int) -> None:
             assert "--hash=sha256:" in block, block[:60]
 
 
+def test_the_npm_lock_has_no_addresses_of_packages() -> None:
+    text = (ROOT / "package-lock.json").read_text("utf-8")
+    assert '"resolved"' not in text
+    assert '"node_modules/@influxdata/flux-lsp-node"' in text
+
+
 def test_the_server_of_the_mongodb_tests_is_in_no_other_lock() -> None:
     assert "\nsecantusdb==" in (ROOT / "requirements-mongo-test.lock").read_text("utf-8")
     for name in ("requirements.lock", "requirements-dev.lock"):

@@ -131,6 +131,7 @@ def test_the_bucket_is_versioned_encrypted_closed_and_announces_files(template: 
     assert bucket["VersioningConfiguration"]["Status"] == "Enabled"
     assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert bucket["LifecycleConfiguration"]["Rules"][0]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
     [announced] = bucket["NotificationConfiguration"]["QueueConfigurations"]
     assert announced["Queue"] == {"Fn::GetAtt": ["NewFiles", "Arn"]}
     assert announced["Filter"]["S3Key"]["Rules"] == [{"Name": "prefix", "Value": "costs/"}]

@@ -57,8 +57,8 @@ class OutOfTime(Exception):
     """The time this run may take is nearly up."""
 
 
-FAILURES: Final = (ClientError, BotoCoreError, OSError, ce.UnusableReply, OutOfTime)
-"""What ends the collection of one account, or of one list, and no more."""
+FAILURES: Final = (ClientError, BotoCoreError, OSError, ce.UnusableReply, OutOfTime, NotImplementedError)
+"""What ends the collection of one account, or of one list, and no more. A stand-in for AWS may lack an operation."""
 
 
 @dataclass(frozen=True)

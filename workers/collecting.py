@@ -155,13 +155,21 @@ def _interrupted(turn: Turn, *, first: bool) -> SpendscopeError:
 def outcome(reports: list[Report]) -> Outcome:
     """What the reports say together."""
     failed = {account: why for report in reports for account, why in report.failed.items()}
+    unreached = {payer: why for report in reports for payer, why in report.unreached.items()}
     left = {str(day): why for report in reports for day, why in report.left.items()}
     written, requests = sum(len(each.written) for each in reports), sum(each.requests for each in reports)
     cost = sum((each.cost for each in reports), Decimal(0))
     told = [f"{written} days written, {sum(each.unchanged for each in reports)} unchanged"]
     told += [f"{len(failed)} accounts failed, first {min(failed)}: {failed[min(failed)]}"] if failed else []
+    told += [f"{payer} could not be asked: {why}" for payer, why in unreached.items()]
     told += [f"{len(left)} days left as they were, first {min(left)}: {left[min(left)]}"] if left else []
     told += [f"{requests} requests to Cost Explorer, {cost} USD"]
-    result = {"written": written, "requests": requests, "cost_usd": str(cost), "failed": failed, "left": left}
+    result = {
+        "written": written,
+        "requests": requests,
+        "cost_usd": str(cost),
+        "failed": failed | unreached,
+        "left": left,
+    }
     covered = any(each.covered for each in reports)
     return Outcome("done" if covered else "failed", "; ".join(told)[:1000] + ".", result)

@@ -51,7 +51,8 @@ class Setup:
 
 @dataclass
 class Report:
-    """What a run did: `left` are days whose files stayed as they were although they should not, and why."""
+    """What a run did: `left` are days whose files stayed as they were although they should not, and why; `unreached`
+    are payers that could not be asked at all."""
 
     days: DateRange
     started: datetime
@@ -63,11 +64,12 @@ class Report:
     written: list[date] = field(default_factory=list)
     unchanged: int = 0
     left: dict[date, str] = field(default_factory=dict)
+    unreached: dict[str, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        return not self.failed and not self.left
+        return not self.failed and not self.left and not self.unreached
 
     @property
     def ran_out(self) -> bool:
@@ -92,6 +94,7 @@ class Report:
             "written": [str(day) for day in sorted(self.written)],
             "unchanged": self.unchanged,
             "left": {str(day): why for day, why in sorted(self.left.items())},
+            "unreached": self.unreached,
             "notices": list(dict.fromkeys(self.notices)),
         }
 
@@ -105,6 +108,7 @@ class Report:
             f"account {account} failed: {why}; its rows stay as they were"
             for account, why in sorted(self.failed.items())
         ]
+        said += [f"{payer} could not be asked: {why}" for payer, why in self.unreached.items()]
         said += [f"{day} left as it was: {why}" for day, why in sorted(self.left.items())]
         said += [f"note: {notice}" for notice in dict.fromkeys(self.notices)]
         return [*said, f"{self.requests} requests to Cost Explorer, {self.cost} USD"]
@@ -161,9 +165,8 @@ class Collector:
             try:
                 parts.append(Gathering(payer, days, only, self._world, meter).gather())
             except FAILURES as error:
-                log.warning("%s: %s", payer.role or "Own credentials", told(error))
                 parts.append(self._unreached(payer, only, error))
-                report.notices.append(f"{payer.role or 'own credentials'}: {told(error)}")
+                report.unreached[payer.role or "Cost Explorer"] = told(error)
         return merged(parts)
 
     def _unreached(self, payer: Payer, only: frozenset[str] | None, error: Exception) -> Gathered:
@@ -223,18 +226,21 @@ class Collector:
     def _put(
         self, day: date, file: ce.DayFile, kept: Kept | None, beside: Kept | None, existing: ce.Existing | None
     ) -> bool:
-        """Whether the day's file changed. Raises Conflict."""
-        version = beside.version if beside else None
+        """Whether the day's file changed. Raises Conflict, also when the two no longer belong together afterwards."""
         said = existing.coverage if existing else None
-        if kept is None or kept.data != file.data or not self._same(day, file.coverage, said):
-            version = self._target.write(coverage_name(day), file.sidecar, version)
-        if kept is not None and kept.data == file.data:
+        same = kept is not None and kept.data == file.data
+        if same and self._same(day, file.coverage, said):
             return False
-        self._target.write(day_name(self._target, day), file.data, kept.version if kept else None)
-        now = self._target.read(coverage_name(day))
-        if now is not None and now.version != version:
-            raise Conflict(f"The coverage of {day} was replaced meanwhile.")
-        return True
+        name, beside_name = day_name(self._target, day), coverage_name(day)
+        coverage = self._target.write(beside_name, file.sidecar, beside.version if beside else None)
+        version = kept.version if kept else None
+        if not same:
+            version = self._target.write(name, file.data, version)
+        for each, ours in ((beside_name, coverage), (name, version)):
+            now = self._target.read(each)
+            if now is not None and now.version != ours:
+                raise Conflict(f"{each} was replaced meanwhile.")
+        return not same
 
     def _same(self, day: date, new: ce.Coverage, old: ce.Coverage | None) -> bool:
         """Whether the coverage that is there says what the new one would."""

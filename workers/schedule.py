@@ -18,6 +18,9 @@ from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
 from app.ingest import ANNOUNCED, UNREADABLE, look_at, mark, repair, watch
 from app.ports import Announcement, Announcements
+from app.reconciliation import take_references
+from app.restatements import keep_histories
+from app.retention import keep_to_retention
 from workers.jobs import CREDENTIALS_WAIT_SECONDS
 
 log = logging.getLogger(__name__)
@@ -167,6 +170,7 @@ class Watching:
         self._repaired = self._begun = False
         self._look_from: datetime | None = None
         self._schedule, self._source = Outage("schedule"), Outage("source")
+        self._references = Outage("references")
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -215,14 +219,19 @@ class Watching:
     def _look_through(self) -> None:
         if not self._repaired:
             repair(self._backends)
+            keep_histories(self._backends)
+            keep_to_retention(self._backends)
             self._repaired = True
         found = watch(self._backends)
+        # Beside the cost files, and no reason to stop looking at them: the role may not be allowed to list references.
+        _guarded(self._references, lambda: take_references(self._backends))
         if found.jobs:
             log.info("%d new files, %d known", len(found.jobs), found.known)
 
     def _keep_house(self) -> None:
         oldest = self._backends.clock() - timedelta(days=self._backends.settings.keep_jobs_days)
         log.info("Housekeeping: %d old jobs forgotten", self._backends.metadata.forget_jobs(finished_before=oldest))
+        keep_to_retention(self._backends)
         forget_old_sessions(self._backends)
 
 

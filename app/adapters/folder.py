@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 from urllib.parse import unquote_to_bytes
 
+from app.core.reconciliation import unreadable
 from app.errors import BadCredentials, CannotStart, Conflict, Quarantined, Reason, Unavailable
-from app.ports import SourceObject
+from app.ports import REFERENCE_BYTES, SourceObject
 
 SIDECAR_BYTES: Final = 2**20
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -76,6 +77,25 @@ class FolderSource:
                 Reason("sidecar", f"{path} is larger than 1 MiB, so it is not a coverage file. Correct or remove it.")
             )
         return data
+
+    def references(self) -> Iterator[SourceObject]:
+        beside = self._beside()
+        with self._failures(beside.path):
+            there = beside.path.is_dir()
+        if there:
+            yield from beside.list()
+
+    def reference(self, found: SourceObject) -> bytes:
+        with self._beside().open(found) as stream:
+            data = stream.read(REFERENCE_BYTES + 1)
+        if len(data) > REFERENCE_BYTES:
+            raise unreadable(f"{found.key} is larger than {REFERENCE_BYTES >> 20} MiB")
+        return data
+
+    def _beside(self) -> FolderSource:
+        beside = FolderSource(self.root)
+        beside.path = self.path.parent / "reference"
+        return beside
 
     def _listed(self, entry: os.DirEntry[str]) -> SourceObject | None:
         """None for what is no file of this folder: directories, pipes, links that lead out of it or nowhere."""

@@ -65,7 +65,8 @@ class Grafana:
 
     def dashboard(self, folder: str, document: Json) -> Pushed:
         there = self._found(f"/api/dashboards/uid/{_part(document['uid'])}")
-        if there and holds(there["dashboard"], document) and there["meta"].get("folderUid", folder) == folder:
+        said = {key: value for key, value in document.items() if key != "id"}
+        if there and holds(there["dashboard"], said) and there["meta"].get("folderUid", folder) == folder:
             return "unchanged"
         version = there["dashboard"].get("version", 0) if there else 0
         wanted = document | {"id": there["dashboard"].get("id") if there else None, "version": version}
@@ -167,11 +168,9 @@ class Grafana:
 
 
 def holds(there: Any, wanted: Any) -> bool:
-    """Whether what Grafana has says all that is wanted; what it adds to it (ids, versions, defaults) does not count."""
+    """Whether what Grafana has says all that is wanted; what it adds to it (versions, defaults) does not count."""
     if isinstance(wanted, Mapping):
-        return isinstance(there, Mapping) and all(
-            holds(there.get(key), value) for key, value in wanted.items() if key not in ("id", "version")
-        )
+        return isinstance(there, Mapping) and all(holds(there.get(key), value) for key, value in wanted.items())
     if isinstance(wanted, list):
         if not isinstance(there, list) or len(there) != len(wanted):
             return False

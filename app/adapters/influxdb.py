@@ -106,13 +106,24 @@ class InfluxCostStore:
         seconds = self._retention_days * 86_400
         found = self._server.bucket_retention()
         if found is None:
-            self._server.create_bucket(seconds, _shard_seconds(self._retention_days))
-        elif found != seconds:
+            found = self._make_bucket(seconds)
+        if found != seconds:
             raise CannotStart(
                 f"The InfluxDB bucket {self._server.bucket!r} keeps {_days(found)}, but SPENDSCOPE_RETENTION_DAYS asks for "
                 f"{_days(seconds)}. Set it to {found // 86_400}, or change the bucket: "
                 f"influx bucket update --id … --retention {seconds}s"
             )
+
+    def _make_bucket(self, seconds: int) -> int:
+        """Its retention; another process that starts now may have been first."""
+        try:
+            self._server.create_bucket(seconds, _shard_seconds(self._retention_days))
+        except CannotStart:
+            found = self._server.bucket_retention()
+            if found is None:
+                raise
+            return found
+        return seconds
 
     def check(self) -> None:
         if self._server.bucket_retention() is None:
@@ -145,6 +156,10 @@ class InfluxCostStore:
     def stored_days(self) -> Mapping[date, StoredDay]:
         """Nothing: what readers see is decided by the ledger here."""
         return {}
+
+    def forget(self, before: date) -> Sequence[date]:  # noqa: ARG002
+        """Nothing to do: the bucket's retention drops points, and the read model shows no older ones."""
+        return ()
 
     def publish(self, day: date) -> None:
         stored, self._read_back = self._read_back, None

@@ -11,17 +11,20 @@ journal. Nothing stands in two documents, so nothing can come apart between two 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any, Final, TypeVar
 
 from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient, ReturnDocument
-from pymongo.collection import Collection
+from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 from pymongo.errors import (
+    BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
     DocumentTooLarge,
@@ -44,7 +47,16 @@ from app.core.documents import (
     job_document,
     job_from,
     members_text,
+    month_totals_document,
+    month_totals_from,
+    notice_document,
+    notice_from,
     place_of,
+    reference_document,
+    reference_from,
+    reference_rows,
+    revision_document,
+    revision_from,
     storable,
     time_from,
     time_text,
@@ -65,6 +77,9 @@ from app.core.people import (
     token_from,
     user_from,
 )
+from app.core.reconciliation import KeptReference
+from app.core.restatements import Notice, Revision, RevisionKey
+from app.core.retention import MonthTotals
 from app.errors import BadCredentials, CannotStart, InvalidInput, Refused, SpendscopeError, Unavailable
 from app.ports import Listing
 
@@ -81,6 +96,7 @@ OPEN: Final = sorted(set(JOB_STATUSES) - FINAL)
 ENDED: Final = sorted(FINAL)
 NOT_LET_IN: Final = frozenset({11, 13, 18, 8000})
 """UserNotFound, Unauthorized, AuthenticationFailed, and a hosted cluster's own code for the same."""
+DUPLICATE: Final = 11000
 NOT_KNOWN_THERE: Final = frozenset({59, 115, 238})
 """CommandNotFound, CommandNotSupported, NotImplemented: the server is no MongoDB, or less than one."""
 
@@ -117,13 +133,21 @@ def _indexes(database: Database[Document]) -> None:
     database["slots"].create_indexes([IndexModel([("slot", ASCENDING)])])
 
 
+def _histories(database: Database[Document]) -> None:
+    database["revisions"].create_indexes([IndexModel([("day", ASCENDING)])])
+    database["ingestions"].create_indexes([IndexModel([("day", ASCENDING), ("sha256", ASCENDING)])])
+    database["references"].create_indexes([IndexModel([("source", ASCENDING)])])
+    database["reference_accounts"].create_indexes([IndexModel([("month", ASCENDING), ("edition", ASCENDING)])])
+    database["notices"].create_indexes([_newest("at"), _newest("at", "kind"), _newest("at", "day")])
+
+
 def _people_indexes(database: Database[Document]) -> None:
     database["users"].create_indexes([IndexModel([("name", ASCENDING)], unique=True)])
     database["sessions"].create_indexes([IndexModel([("user_id", ASCENDING), ("created", DESCENDING)])])
     database["tokens"].create_indexes([IndexModel([("sha256", ASCENDING)], unique=True)])
 
 
-STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (_indexes, _people_indexes)
+STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (_indexes, _histories, _people_indexes)
 """Each makes the next schema version from the one before and may be repeated. Version n = n steps taken."""
 
 
@@ -313,6 +337,21 @@ class MongoMetadata:
             found = self._collection("days").find({}, {"revision": 1}).hint(VERSIONS)
             return sum({part["_id"]: part["revision"] for part in found}.values())
 
+    # --- months
+
+    def put_month_totals(self, totals: MonthTotals) -> None:
+        document = _keyed(month_totals_document(totals), "month")
+        with self._failures():
+            self._collection("months").replace_one({"_id": document["_id"]}, document, upsert=True)
+
+    def month_totals(self, start: date, end: date) -> dict[date, MonthTotals]:
+        with self._failures():
+            found = (
+                self._collection("months").find({"_id": {"$gte": str(start), "$lt": str(end)}}).sort("_id").to_list()
+            )
+        months = (month_totals_from({**part, "month": part["_id"]}) for part in found)
+        return {totals.month: totals for totals in months}
+
     # --- ingestions
 
     def put_ingestion(self, ingestion: Ingestion) -> None:
@@ -345,6 +384,11 @@ class MongoMetadata:
             found = self._collection("ingestions").find({"source": source, "key": key}).sort(newest_first).to_list()
         return [_ingestion_from(part) for part in found]
 
+    def ingestions_with(self, start: date, end: date, sha256s: Collection[str]) -> list[Ingestion]:
+        wanted = {**_days(start, end), "sha256": {"$in": sorted(sha256s)}}
+        with self._failures():
+            return [_ingestion_from(part) for part in self._collection("ingestions").find(wanted).to_list()]
+
     def quarantined_days(self, start: date, end: date) -> frozenset[date]:
         with self._failures():
             found = (
@@ -356,6 +400,99 @@ class MongoMetadata:
         found.sort(key=lambda part: (part["started"], part["_id"]))
         newest = {(part["day"], part["source"], part["key"]): part["status"] for part in found}
         return frozenset(date.fromisoformat(day) for (day, _, _), status in newest.items() if status == "quarantined")
+
+    # --- histories
+
+    def add_revisions(self, revisions: Sequence[Revision]) -> None:
+        if not revisions:
+            return
+        with self._failures():
+            try:
+                self._collection("revisions").insert_many(map(_revision_document, revisions), ordered=False)
+            except BulkWriteError as error:
+                # Those that are there already are what was asked for; anything else is not.
+                details = error.details or {}
+                others = [wrong for wrong in details.get("writeErrors", []) if wrong["code"] != DUPLICATE]
+                if others or details.get("writeConcernErrors"):
+                    raise
+
+    def revision_keys(self, start: date, end: date) -> set[RevisionKey]:
+        shown = {"day": 1, "account": 1, "revision": 1}
+        with self._failures():
+            found = self._collection("revisions").find(_days(start, end), shown).to_list()
+        return {(date.fromisoformat(part["day"]), part["account"], part["revision"]) for part in found}
+
+    def revisions(self, start: date, end: date, accounts: Collection[str] = ()) -> list[Revision]:
+        wanted = {**_days(start, end), **({"account": {"$in": sorted(accounts)}} if accounts else {})}
+        with self._failures():
+            found = self._collection("revisions").find(wanted).to_list()
+        return sorted(map(revision_from, found), key=lambda revision: revision.key)
+
+    def add_notice(self, notice: Notice) -> bool:
+        with self._failures():
+            return _inserted(self._collection("notices"), _keyed(notice_document(notice), "id"))
+
+    def notices(self, *, limit: int, cursor: str | None = None, kind: str | None = None) -> Listing[Notice]:
+        return self._page("notices", "at", {"kind": kind}, limit=limit, cursor=cursor, read=_notice_from)
+
+    def notices_about(self, start: date, end: date) -> list[Notice]:
+        newest_first = [("at", DESCENDING), ("_id", DESCENDING)]
+        with self._failures():
+            found = self._collection("notices").find(_days(start, end)).sort(newest_first).to_list()
+        return [_notice_from(part) for part in found]
+
+    # --- references
+
+    def put_reference(self, kept: KeptReference) -> None:
+        """An edition's accounts first, then the head that names it, then the edition before is forgotten: a reader has
+        one whole edition whenever this is stopped."""
+        month = _reference_id(kept.source, kept.month)
+        head: Document = {
+            "source": kept.source,
+            "month": str(kept.month),
+            "version": kept.version,
+            "problem": storable(kept.problem),
+        }
+        with self._failures():
+            references, accounts = self._collection("references"), self._collection("reference_accounts")
+            if kept.reference is None:
+                references.update_one({"_id": month}, {"$set": head}, upsert=True)
+                return
+            edition = uuid.uuid4().hex
+            parts = [
+                {"month": month, "edition": edition, "account": account, "rows": reference_rows(days)}
+                for account, days in kept.reference.accounts.items()
+            ]
+            if parts:
+                accounts.insert_many(parts)
+            head |= {"edition": edition, "document": reference_document(kept.reference)}
+            before = references.find_one_and_update({"_id": month}, {"$set": head}, upsert=True)
+            if before and "edition" in before:
+                accounts.delete_many({"month": month, "edition": before["edition"]})
+
+    def reference_versions(self, source: str) -> dict[date, str]:
+        with self._failures():
+            found = self._collection("references").find({"source": source}, {"month": 1, "version": 1}).to_list()
+        return {date.fromisoformat(part["month"]): part["version"] for part in found}
+
+    def reference(self, source: str, month: date) -> KeptReference | None:
+        place = _reference_id(source, month)
+        with self._failures():
+            for _ in range(5):
+                head = self._collection("references").find_one({"_id": place})
+                if head is None:
+                    return None
+                document = head.get("document")
+                if document is None:
+                    return KeptReference(source, month, head["version"], head["problem"], None)
+                edition = {"month": place, "edition": head["edition"]}
+                parts = self._collection("reference_accounts").find(edition).to_list()
+                if len(parts) == document["accounts"]:
+                    rows = {part["account"]: part["rows"] for part in parts}
+                    found = reference_from(document, rows)
+                    return KeptReference(source, month, head["version"], head["problem"], found)
+                # Another edition has taken its place between the two reads.
+        raise Unavailable("metadata", f"Cost Explorer's totals of {month:%Y-%m} are being replaced. Try again.")
 
     # --- jobs
 
@@ -525,7 +662,7 @@ class MongoMetadata:
         with self._failures():
             return self._collection("jobs").update_one(wanted, {"$set": values}).matched_count == 1
 
-    def _collection(self, name: str) -> Collection[Document]:
+    def _collection(self, name: str) -> MongoCollection[Document]:
         return self._database()[name]
 
     def _database(self) -> Database[Document]:
@@ -637,7 +774,7 @@ def _final_slot(id: str) -> str:
     return f"final {id}"
 
 
-def _inserted(collection: Collection[Document], document: Document) -> bool:
+def _inserted(collection: MongoCollection[Document], document: Document) -> bool:
     """False when something with one of its unique values is there already."""
     try:
         collection.insert_one(document)
@@ -665,6 +802,24 @@ def _day_record_from(document: Document) -> DayRecord:
 
 def _ingestion_from(document: Document) -> Ingestion:
     return ingestion_from({**document, "id": document["_id"]})
+
+
+def _days(start: date, end: date) -> Document:
+    return {"day": {"$gte": str(start), "$lt": str(end)}}
+
+
+def _revision_document(revision: Revision) -> Document:
+    """An account's name may be longer than a key should be."""
+    account = hashlib.sha256(revision.account.encode()).hexdigest()[:32]
+    return {"_id": f"{revision.day} {account} {revision.revision}", **revision_document(revision)}
+
+
+def _reference_id(source: str, month: date) -> str:
+    return f"{month} {hashlib.sha256(source.encode()).hexdigest()[:32]}"
+
+
+def _notice_from(document: Document) -> Notice:
+    return notice_from({**document, "id": document["_id"]})
 
 
 def _job_from(document: Document) -> Job:

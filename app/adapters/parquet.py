@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ from app.core.columns import (
     without_accounts,
 )
 from app.core.periods import month_of, next_month
-from app.core.rollup import DayColumns, Month, Rollup, month_with
+from app.core.rollup import DayColumns, Month, Rollup, month_with, month_without
 from app.errors import CannotStart, Conflict, Refused, Unavailable
 from app.gridfile import DamagedGrids, open_month, write_month
 from app.ports import StoredDay
@@ -144,6 +144,16 @@ class ParquetCostStore:
             day = date.fromisoformat(text)
             found[day] = StoredDay(day, from_texts(json.loads(totals)))
         return found
+
+    def forget(self, before: date) -> Sequence[date]:
+        """See ports.CostStore. Files that are dropped stay for ten minutes, for readers that know the old manifest."""
+        try:
+            with self._writing():
+                gone = self._forget(before)
+                self._sweep([self._root / "months", *(self._root / "days").iterdir()])
+        except (OSError, sqlite3.Error) as error:
+            raise Unavailable(PART, f"The cost store in {self._root} cannot be written: {error}.") from error
+        return gone
 
     def publish(self, day: date) -> None:
         """Nothing to do: `replace` has shown it already."""
@@ -280,6 +290,41 @@ class ParquetCostStore:
             connection.execute("REPLACE INTO months VALUES (?, ?)", (first, grids))
             connection.execute("UPDATE state SET version = version + 1")
         return [path for (path,) in replaced]
+
+    def _forget(self, before: date) -> list[date]:
+        gone = [date.fromisoformat(text) for (text,) in self._query("SELECT day FROM days WHERE day < ?", str(before))]
+        if not gone:
+            return []
+        firsts = {month_of(day) for day in gone}
+        last = month_of(before)
+        # Of all months only the last one may keep some of its days.
+        left = [day for day in self._days_of(last) if day >= before] if last in firsts else []
+        path = self._new_paths(last)[1] if left else None
+        if path is not None:
+            write_month(self._root / path, self._month_left(last, left))
+        with self._transaction() as connection:
+            paths = connection.execute(
+                """SELECT path FROM days WHERE day < :before
+                   UNION ALL SELECT path FROM months WHERE first IN (SELECT value FROM json_each(:firsts))""",
+                {"before": str(before), "firsts": json.dumps([str(first) for first in firsts])},
+            ).fetchall()
+            connection.execute("DELETE FROM days WHERE day < ?", (str(before),))
+            connection.executemany("DELETE FROM months WHERE first = ?", [(str(first),) for first in firsts])
+            if path is not None:
+                connection.execute("INSERT INTO months VALUES (?, ?)", (str(last), path))
+            connection.execute("UPDATE state SET version = version + 1")
+        self._retire(name for (name,) in paths)
+        return gone
+
+    def _month_left(self, first: date, days: list[date]) -> Month:
+        """The month with these of its days only; built from the charges where its file is damaged."""
+        for (path,) in self._query("SELECT path FROM months WHERE first = ?", str(first)):
+            try:
+                month = self._open(path)
+                return month_without(month, [day for day in month.days if day not in days])
+            except (DamagedGrids, FileNotFoundError) as error:
+                log.warning("%s; building the month again", error)
+        return month_with(None, first, self._columns(days))
 
     def _retire(self, paths: Iterable[str]) -> None:
         """From now on they are old: the sweep goes by the time of the file."""

@@ -27,8 +27,9 @@ from botocore.exceptions import (
 from botocore.loaders import create_loader
 from urllib3.exceptions import HTTPError
 
+from app.core.reconciliation import unreadable
 from app.errors import BadCredentials, CannotStart, Conflict, Quarantined, Reason, SpendscopeError, Unavailable
-from app.ports import SourceObject
+from app.ports import REFERENCE_BYTES, SourceObject
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -89,15 +90,18 @@ class S3Source:
             self._probe.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, Delimiter="/", MaxKeys=1)
 
     def list(self) -> Iterator[SourceObject]:
+        return self._below(self.prefix)
+
+    def _below(self, prefix: str) -> Iterator[SourceObject]:
         pages = iter(
-            self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix, Delimiter="/")
+            self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
         )
         while True:
             with self._failures():
                 page = next(pages, None)
             if page is None:
                 return
-            yield from self._listed(page)
+            yield from _listed(page, prefix)
 
     def find(self, key: str) -> SourceObject | None:
         # By listing, not HEAD: what comes back is to the letter what the next listing tells, with the same rights.
@@ -105,19 +109,17 @@ class S3Source:
             return None
         with self._failures():
             page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + key, Delimiter="/", MaxKeys=1)
-        return next((found for found in self._listed(page) if found.key == key), None)
-
-    def _listed(self, page: ListObjectsV2OutputTypeDef) -> Iterator[SourceObject]:
-        for entry in page.get("Contents", []):
-            name = entry["Key"].removeprefix(self.prefix)
-            # A name that cannot be shown is no cost file's; no name at all is the marker of the "folder" itself.
-            if name and name.isprintable():
-                yield SourceObject(name, entry["ETag"], entry["Size"], entry["LastModified"].astimezone(UTC))
+        return next((found for found in _listed(page, self.prefix) if found.key == key), None)
 
     @contextmanager
     def open(self, found: SourceObject) -> Iterator[BinaryIO]:
+        with self._opened(self.prefix, found) as stream:
+            yield stream
+
+    @contextmanager
+    def _opened(self, prefix: str, found: SourceObject) -> Iterator[BinaryIO]:
         with self._failures(found.key):
-            answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + found.key, IfMatch=found.version)
+            answer = self.client.get_object(Bucket=self.bucket, Key=prefix + found.key, IfMatch=found.version)
         with self._body(answer, found.key, found.size) as stream:
             # Not every server that speaks S3 heeds If-Match.
             if answer["ETag"] != found.version:
@@ -125,8 +127,7 @@ class S3Source:
             yield stream
 
     def sidecar(self, day: date) -> bytes | None:
-        parent = self.prefix.rstrip("/").rpartition("/")[0]
-        key = f"{parent}/coverage/{day}.json" if parent else f"coverage/{day}.json"
+        key = f"{self._beside('coverage')}{day}.json"
         try:
             with self._failures(key):
                 answer = self.client.get_object(Bucket=self.bucket, Key=key)
@@ -142,6 +143,20 @@ class S3Source:
                     )
                 )
             return stream.read()
+
+    def references(self) -> Iterator[SourceObject]:
+        return self._below(self._beside("reference"))
+
+    def reference(self, found: SourceObject) -> bytes:
+        if found.size > REFERENCE_BYTES:
+            raise unreadable(f"{found.key} is larger than {REFERENCE_BYTES >> 20} MiB")
+        with self._opened(self._beside("reference"), found) as stream:
+            return stream.read()
+
+    def _beside(self, folder: str) -> str:
+        """The prefix of a folder beside the root's."""
+        parent = self.prefix.rstrip("/").rpartition("/")[0]
+        return f"{parent}/{folder}/" if parent else f"{folder}/"
 
     @contextmanager
     def _body(self, answer: GetObjectOutputTypeDef, key: str, size: int) -> Iterator[BinaryIO]:
@@ -206,6 +221,14 @@ class S3Source:
         """The server asked, without what may stand before an @."""
         scheme, _, place = self.client.meta.endpoint_url.partition("://")
         return f"{scheme}://{place.rpartition('@')[2]}"
+
+
+def _listed(page: ListObjectsV2OutputTypeDef, prefix: str) -> Iterator[SourceObject]:
+    for entry in page.get("Contents", []):
+        name = entry["Key"].removeprefix(prefix)
+        # A name that cannot be shown is no cost file's; no name at all is the marker of the "folder" itself.
+        if name and name.isprintable():
+            yield SourceObject(name, entry["ETag"], entry["Size"], entry["LastModified"].astimezone(UTC))
 
 
 class _Stream(Protocol):

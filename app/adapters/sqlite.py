@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -27,7 +27,16 @@ from app.core.documents import (
     ingestion_from,
     job_document,
     job_from,
+    month_totals_document,
+    month_totals_from,
+    notice_document,
+    notice_from,
     place_of,
+    reference_document,
+    reference_from,
+    reference_rows,
+    revision_document,
+    revision_from,
     storable,
     time_from,
     time_text,
@@ -48,6 +57,9 @@ from app.core.people import (
     token_from,
     user_from,
 )
+from app.core.reconciliation import KeptReference
+from app.core.restatements import Notice, Revision, RevisionKey
+from app.core.retention import MonthTotals
 from app.errors import CannotStart, InvalidInput, SpendscopeError, Unavailable
 from app.ports import Listing
 
@@ -89,6 +101,25 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX job_status ON job (status, created, id)",
         "CREATE INDEX job_kind ON job (kind, created, id)",
         "CREATE TABLE slot (name TEXT NOT NULL, slot TEXT NOT NULL, PRIMARY KEY (name, slot))",
+    ),
+    (
+        """CREATE TABLE revision (
+            day TEXT NOT NULL, account TEXT NOT NULL, revision INTEGER NOT NULL, document TEXT NOT NULL,
+            PRIMARY KEY (day, account, revision))""",
+        """CREATE TABLE notice (
+            id TEXT PRIMARY KEY, kind TEXT NOT NULL, at TEXT NOT NULL, day TEXT NOT NULL, document TEXT NOT NULL)""",
+        "CREATE INDEX notice_newest ON notice (at, id)",
+        "CREATE INDEX notice_kind ON notice (kind, at, id)",
+        "CREATE INDEX notice_day ON notice (day, at, id)",
+        "ALTER TABLE ingestion ADD COLUMN sha256 TEXT AS (json_extract(document, '$.sha256')) VIRTUAL",
+        "CREATE INDEX ingestion_bytes ON ingestion (day, sha256)",
+        "CREATE TABLE month (month TEXT PRIMARY KEY, document TEXT NOT NULL)",
+        """CREATE TABLE reference (
+            source TEXT NOT NULL, month TEXT NOT NULL, version TEXT NOT NULL, problem TEXT, document TEXT,
+            PRIMARY KEY (source, month))""",
+        """CREATE TABLE reference_account (
+            source TEXT NOT NULL, month TEXT NOT NULL, account TEXT NOT NULL, rows TEXT NOT NULL,
+            PRIMARY KEY (source, month, account))""",
     ),
     (
         "CREATE TABLE user (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, revision INTEGER NOT NULL, document TEXT NOT NULL)",
@@ -270,6 +301,22 @@ class SqliteMetadata:
         [row] = self._rows("SELECT value FROM counter WHERE name = 'ledger_version'")
         return int(row["value"])
 
+    # --- months
+
+    def put_month_totals(self, totals: MonthTotals) -> None:
+        document = month_totals_document(totals)
+        self._changed(
+            "INSERT INTO month VALUES (:month, :document) ON CONFLICT DO UPDATE SET document = :document",
+            {"month": document["month"], "document": _json(document)},
+        )
+
+    def month_totals(self, start: date, end: date) -> dict[date, MonthTotals]:
+        rows = self._rows(
+            "SELECT document FROM month WHERE month >= ? AND month < ? ORDER BY month", (str(start), str(end))
+        )
+        found = (month_totals_from(orjson.loads(row["document"])) for row in rows)
+        return {totals.month: totals for totals in found}
+
     # --- ingestions
 
     def put_ingestion(self, ingestion: Ingestion) -> None:
@@ -306,6 +353,14 @@ class SqliteMetadata:
         )
         return [_ingestion_from(row) for row in rows]
 
+    def ingestions_with(self, start: date, end: date, sha256s: Collection[str]) -> list[Ingestion]:
+        rows = self._rows(
+            """SELECT document FROM ingestion
+               WHERE day >= ? AND day < ? AND sha256 IN (SELECT value FROM json_each(?))""",
+            (str(start), str(end), orjson.dumps(sorted(sha256s)).decode()),
+        )
+        return [_ingestion_from(row) for row in rows]
+
     def quarantined_days(self, start: date, end: date) -> frozenset[date]:
         rows = self._rows(
             """SELECT day, source, key, status FROM ingestion
@@ -314,6 +369,97 @@ class SqliteMetadata:
         )
         newest = {(row["day"], row["source"], row["key"]): row["status"] for row in rows}
         return frozenset(date.fromisoformat(day) for (day, _, _), status in newest.items() if status == "quarantined")
+
+    # --- histories
+
+    def add_revisions(self, revisions: Sequence[Revision]) -> None:
+        rows = [{**document, "document": _json(document)} for document in map(revision_document, revisions)]
+        with self._writing() as connection:
+            connection.executemany(
+                "INSERT INTO revision VALUES (:day, :account, :revision, :document) ON CONFLICT DO NOTHING",
+                [{name: row[name] for name in ("day", "account", "revision", "document")} for row in rows],
+            )
+
+    def revision_keys(self, start: date, end: date) -> set[RevisionKey]:
+        rows = self._rows(
+            "SELECT day, account, revision FROM revision WHERE day >= ? AND day < ?", (str(start), str(end))
+        )
+        return {(date.fromisoformat(row["day"]), row["account"], row["revision"]) for row in rows}
+
+    def revisions(self, start: date, end: date, accounts: Collection[str] = ()) -> list[Revision]:
+        rows = self._rows(
+            """SELECT document FROM revision WHERE day >= :start AND day < :end
+               AND (:accounts IS NULL OR account IN (SELECT value FROM json_each(:accounts)))
+               ORDER BY day, account, revision""",
+            {
+                "start": str(start),
+                "end": str(end),
+                "accounts": orjson.dumps(sorted(accounts)).decode() if accounts else None,
+            },
+        )
+        return [revision_from(orjson.loads(row["document"])) for row in rows]
+
+    def add_notice(self, notice: Notice) -> bool:
+        document = notice_document(notice)
+        values = {name: document[name] for name in ("id", "kind", "at", "day")} | {"document": _json(document)}
+        return self._changed(
+            "INSERT INTO notice VALUES (:id, :kind, :at, :day, :document) ON CONFLICT DO NOTHING", values
+        )
+
+    def notices(self, *, limit: int, cursor: str | None = None, kind: str | None = None) -> Listing[Notice]:
+        return self._page("notice", "at", {"kind": kind}, limit=limit, cursor=cursor, read=_notice_from)
+
+    def notices_about(self, start: date, end: date) -> list[Notice]:
+        rows = self._rows(
+            "SELECT document FROM notice WHERE day >= ? AND day < ? ORDER BY at DESC, id DESC", (str(start), str(end))
+        )
+        return [_notice_from(row) for row in rows]
+
+    # --- references
+
+    def put_reference(self, kept: KeptReference) -> None:
+        values = {
+            "source": kept.source,
+            "month": str(kept.month),
+            "version": kept.version,
+            "problem": storable(kept.problem),
+            "document": _json(reference_document(kept.reference)) if kept.reference else None,
+        }
+        with self._writing() as connection:
+            connection.execute(
+                """INSERT INTO reference VALUES (:source, :month, :version, :problem, :document)
+                   ON CONFLICT DO UPDATE SET version = :version, problem = :problem,
+                       document = coalesce(:document, document)""",
+                values,
+            )
+            if kept.reference is None:
+                return
+            connection.execute("DELETE FROM reference_account WHERE source = :source AND month = :month", values)
+            connection.executemany(
+                "INSERT INTO reference_account VALUES (?, ?, ?, ?)",
+                (
+                    (kept.source, values["month"], account, reference_rows(days))
+                    for account, days in kept.reference.accounts.items()
+                ),
+            )
+
+    def reference_versions(self, source: str) -> dict[date, str]:
+        rows = self._rows("SELECT month, version FROM reference WHERE source = ?", (source,))
+        return {date.fromisoformat(row["month"]): row["version"] for row in rows}
+
+    def reference(self, source: str, month: date) -> KeptReference | None:
+        # One statement, so that head and accounts are of one moment.
+        rows = self._rows(
+            """SELECT version, problem, document, account, rows FROM reference
+               LEFT JOIN reference_account USING (source, month) WHERE source = ? AND month = ?""",
+            (source, str(month)),
+        )
+        if not rows:
+            return None
+        head = rows[0]
+        accounts = {row["account"]: row["rows"] for row in rows if row["account"] is not None}
+        found = reference_from(orjson.loads(head["document"]), accounts) if head["document"] else None
+        return KeptReference(source, month, head["version"], head["problem"], found)
 
     # --- jobs
 
@@ -579,6 +725,10 @@ def _json(document: Mapping[str, Any]) -> str:
 
 def _ingestion_from(row: sqlite3.Row) -> Ingestion:
     return ingestion_from(orjson.loads(row["document"]))
+
+
+def _notice_from(row: sqlite3.Row) -> Notice:
+    return notice_from(orjson.loads(row["document"]))
 
 
 def _session_from(row: sqlite3.Row) -> Session:

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, default_exceptions
 from werkzeug.exceptions import NotFound as NoSuchPath
 
-from app.api import costs, health, jobs, ledger, openapi, problems
+from app.api import costs, health, jobs, ledger, openapi, problems, reconciliation, restatements
 from app.api.routes import Arguments, Route
 from app.backends import current
 from app.errors import SpendscopeError
@@ -50,6 +50,8 @@ def _routes(requests: Requests) -> tuple[Route, ...]:
     routes = (
         *costs.ROUTES,
         *ledger.ROUTES,
+        *restatements.ROUTES,
+        *reconciliation.ROUTES,
         *jobs.ROUTES,
         Route("GET", "/api/v1/openapi.json", openapi_json, "This document", "application/json", tag="about"),
         Route("GET", "/api/docs", docs, "This document, to be read", "text/html", tag="about"),

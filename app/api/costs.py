@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -18,6 +16,7 @@ from flask import Response, request
 
 from app import costs as figures
 from app.api.models import CostRow, Costs, DimensionValue, DimensionValues, Freshness, exact_text
+from app.api.models import NotKept as NotKeptAnswer
 from app.api.paging import Bookmark, count
 from app.api.routes import (
     CURSOR,
@@ -34,18 +33,18 @@ from app.api.routes import (
 from app.backends import Backends, current
 from app.core.amounts import total as exact_total
 from app.core.charges import DEFAULT_METRIC, DIMENSIONS, METRICS
+from app.core.exports import csv_text
 from app.core.periods import GRANULARITIES, DateRange, bucket_of
 from app.core.query import FIELDS, MOST_TOP, CostQuery, choice
+from app.core.retention import NotKept, whole_periods_since
 from app.core.rollup import CostFrame, Rollup
 from app.costs import CostAnswer
-from app.errors import InvalidInput, NotFound, Unavailable
+from app.errors import InvalidInput, NotFound, Refused, Unavailable
 
 OTHER: Final = "Other"
 FORMATS: Final = ("json", "csv")
 CELLS: Final = 200_000
 """Most groups × periods worked on at a time: bounds the memory of an answer, whatever range it is asked for."""
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""A text cell that starts with one of these would be run by a spreadsheet."""
 
 Group = tuple[str, ...]
 
@@ -72,32 +71,53 @@ class CostTable:
     query: CostQuery
     answer: CostAnswer
     rollup: Rollup
+    back: CostAnswer | None = None
+    """The answer at the question's own granularity where it reaches back further than retention."""
 
     @classmethod
     def of(cls, backends: Backends, query: CostQuery) -> CostTable:
         for _ in range(5):
-            rollup = backends.costs.rollup()
-            answer = figures.ask(backends, query.per("total"))
-            if answer.data_version == rollup.version:
-                return cls(query, answer, rollup)
+            rollup, now = backends.costs.rollup(), figures.snapshot(backends)
+            if now.rollup.version == rollup.version:
+                back = now.ask(query) if now.kept_since_inside(query.range) else None
+                return cls(query, now.ask(query.per("total")), now.rollup, back)
         raise Unavailable("costs", "The figures change faster than they can be read.", retry_after=2)
 
     @cached_property
     def ranks(self) -> Mapping[Group, int]:
         """Groups that have rows of their own, and their place."""
         most = self.query.top if self.query.group_by else None
-        return {group: place for place, group in enumerate(self.answer.frame.groups[:most])}
+        return {group: place for place, group in enumerate(self._ranking.groups[:most])}
+
+    @property
+    def not_kept(self) -> NotKept | None:
+        """Why these are not all rows of the range."""
+        return self.back.not_kept if self.back else None
+
+    @property
+    def _ranking(self) -> CostFrame:
+        """Over the whole range, or over what is kept of it."""
+        if self.not_kept is None or self.query.range.end <= self.not_kept.since:
+            return self.answer.frame
+        kept = DateRange(self.not_kept.since, self.query.range.end)
+        return self.rollup.frame(self.query.per("total").over(kept))
 
     def rows(self, first: date | None = None) -> Iterator[Row]:
         """All rows, or those from the period `first` on."""
-        for frame in self._frames(first):
-            yield from _rows_of(frame, self.ranks)
+        rows = (row for frame in self._frames(first) for row in _rows_of(frame, self.ranks))
+        return (row for row in rows if first is None or row.period is None or row.period >= first)
 
     def _frames(self, first: date | None) -> Iterator[CostFrame]:
+        since = self.query.range.start
+        if self.back is not None:
+            if self.back.not_kept is None:
+                yield self.back.frame
+                return
+            since = whole_periods_since(self.query, self.back.not_kept.since) or self.query.range.end
         if self.query.granularity == "total":
-            yield self.answer.frame
+            yield from [self.answer.frame] if self.not_kept is None else []
             return
-        inside = [day for day in self.rollup.days if day in self.query.range]
+        inside = [day for day in self.rollup.days if day in self.query.range and day >= since]
         buckets = [list(days) for _, days in groupby(inside, key=self._bucket)]
         buckets = [days for days in buckets if first is None or self._bucket(days[0]) >= first]
         step = max(1, CELLS // max(1, len(self.answer.frame.groups)))
@@ -176,6 +196,8 @@ def costs_answer(backends: Backends, query: CostQuery, *, limit: int, cursor: st
     place = bookmark.place(cursor, _Place.read) if cursor is not None else _Place()
     rows = list(islice(table.rows(place.first), place.skip, place.skip + limit + 1))
     following = bookmark.cursor(str(_next_place(place, rows))) if len(rows) > limit else None
+    left_out = table.not_kept
+    kept = {"not_kept": NotKeptAnswer(since=left_out.since, reason=left_out.reason)} if left_out else {}
     return Costs(
         rows=[_row_model(query, row) for row in rows[:limit]],
         total=exact_text(answer.total),
@@ -184,6 +206,7 @@ def costs_answer(backends: Backends, query: CostQuery, *, limit: int, cursor: st
         data_version=answer.data_version,
         freshness=_freshness(answer.freshness),
         next_cursor=following,
+        **kept,
     )
 
 
@@ -215,28 +238,22 @@ def _freshness(found: figures.Freshness) -> Freshness:
 # --- everything as CSV --------------------------------------------------------------------------------------------
 
 
+def whole_table(backends: Backends, query: CostQuery) -> CostTable:
+    """The table of a file, which cannot say what it lacks. Raises Refused for days that are no longer kept."""
+    table = CostTable.of(backends, query)
+    if table.not_kept:
+        raise Refused(f"{table.not_kept.reason} Or ask from {table.not_kept.since} on.")
+    return table
+
+
 def csv_lines(table: CostTable) -> Iterator[str]:
     """The whole table as CSV (RFC 4180), some hundred lines at a time; `unit` is empty for a usage quantity."""
     query, unit = table.query, table.answer.unit or ""
     dated = query.granularity != "total"
-    yield _csv([[*(["date"] if dated else []), *query.group_by, "amount", "unit"]])
-    rows = (
-        [*([str(row.period)] if dated else []), *map(safe_cell, row.group), exact_text(row.amount) or "", unit]
-        for row in table.rows()
-    )
+    yield csv_text([[*(["date"] if dated else []), *query.group_by, "amount", "unit"]])
+    rows = ([*([row.period] if dated else []), *row.group, row.amount, unit] for row in table.rows())
     while part := list(islice(rows, 500)):
-        yield _csv(part)
-
-
-def safe_cell(value: str) -> str:
-    """Text that no spreadsheet runs as a formula. For text only: numbers keep their sign."""
-    return f"'{value}" if value.startswith(FORMULA) else value
-
-
-def _csv(rows: Iterable[Sequence[str]]) -> str:
-    out = io.StringIO()
-    csv.writer(out).writerows(rows)
-    return out.getvalue()
+        yield csv_text(part)
 
 
 # --- routes -------------------------------------------------------------------------------------------------------
@@ -257,7 +274,7 @@ def costs(given: Arguments) -> Response:
     for name in ("limit", "cursor"):
         if given.first(name) is not None:
             raise InvalidInput(f"{name} does not go with format=csv, which has all rows. Leave it out.", field=name)
-    table = CostTable.of(backends, query)
+    table = whole_table(backends, query)
     headers["Content-Disposition"] = f'attachment; filename="{query.file_name("csv")}"'
     return Response(csv_lines(table), 200, headers, content_type="text/csv; charset=utf-8")
 
@@ -302,7 +319,9 @@ ROUTES: Final = (
         "Costs of a range",
         Costs,
         about="With `format=csv` the answer is a file of all rows with the same columns and a `unit`. Send the `ETag` "
-        "back as `If-None-Match` and an unchanged answer is 304 without a body. A page that no longer fits the data is 409.",
+        "back as `If-None-Match` and an unchanged answer is 304 without a body. A page that no longer fits the data is 409. "
+        "Days older than retention are answered from totals by month and account where the question allows it; else `not_kept` says "
+        "why rows are lacking, and a file is 422.",
         parameters=(
             START,
             END,
@@ -324,8 +343,9 @@ ROUTES: Final = (
             CURSOR,
             one_of("format", "`csv` for a file.", FORMATS, "json"),
         ),
-        problems=(400, 409),
+        problems=(400, 409, 422),
         also_csv=True,
+        has_tag=True,
     ),
     Route(
         "GET",

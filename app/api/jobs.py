@@ -44,13 +44,14 @@ def _params(model: type[Params], given: Mapping[str, Any]) -> Params:
 
 def _ingest_params(backends: Backends, given: Mapping[str, Any]) -> dict[str, Any]:
     """One file a job: its name is checked here, whether it is there when the job runs."""
-    key = _params(IngestParams, given).key
-    if day_of(key) is None:
+    asked = _params(IngestParams, given)
+    if day_of(asked.key) is None:
         raise InvalidInput(
-            f"params.key {key[:80]!r} is not the name of a daily cost file. Write it as 2026-11-01.csv or 2026-11-01.csv.gz.",
+            f"params.key {asked.key[:80]!r} is not the name of a daily cost file. Write it as 2026-11-01.csv or 2026-11-01.csv.gz.",
             field="params.key",
         )
-    return {"source": backends.source.root, "key": key}
+    params = {"source": backends.source.root, "key": asked.key}
+    return params | {"again": True} if asked.again else params
 
 
 def _collect_params(backends: Backends, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def _submit(backends: Backends, kind: str, params: dict[str, Any], request_key: 
     day = day_of(str(params.get("key", "")))
     priority = day.toordinal() if day else 0
     if request_key is None and kind == "ingest":
-        key = digest("\0".join((kind, *params.values())))
+        key = digest("\0".join((kind, *map(str, params.values()))))
         return work.submit(backends, kind, params, key=key, priority=priority)
     if request_key is None:
         return submit_collection(backends, kind, params)

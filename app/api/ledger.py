@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from datetime import date, timedelta
+from itertools import chain
 from typing import Final
 
 from flask import Response
@@ -20,11 +22,13 @@ from app.api.models import (
 )
 from app.api.paging import Bookmark
 from app.api.routes import CURSOR, END, START, TEXT, Arguments, Parameter, Route, answered, limit_of, one_of
-from app.backends import current
+from app.backends import Backends, current
 from app.core.ledger import INGESTION_STATUSES, Coverage, DayRecord
 from app.core.periods import DateRange, day_from
 from app.core.query import choice
 from app.errors import NotFound
+from app.ingest import day_of, stored_file
+from app.ports import SourceObject
 
 
 def coverage(given: Arguments) -> Response:
@@ -41,6 +45,8 @@ def coverage(given: Arguments) -> Response:
         CoverageDays(
             items=[_day(day, judged, records.get(day), accounts) for day in DateRange(first, last)],
             complete_through=figures.ledgers_of(backends).coverage.complete_through,
+            retention_days=backends.settings.retention,
+            kept_since=figures.kept_since(backends),
             next_cursor=bookmark.cursor(str(last)) if last < asked.end else None,
         )
     )
@@ -81,6 +87,41 @@ def ingestion(_: Arguments, id: str) -> Response:
     return answered(IngestionDetail(**ingestion_members(found), accounts=accounts))
 
 
+def ingestion_file(_: Arguments, id: str) -> Response:
+    """The bytes as they lie in the source, never shown in place: nobody vouches for what is in a quarantined file."""
+    backends = current()
+    found = backends.metadata.ingestion(id)
+    if found is None:
+        raise NotFound(f"There is no ingestion {id[:40]!r}. GET /api/v1/ingestions lists them.")
+    stored = stored_file(backends, found)
+    chunks = _chunks(backends, stored)
+    # What is wrong with the source shows at the first bytes: while there can still be a problem instead of a file.
+    first = next(chunks, b"")
+    headers = {
+        "Content-Disposition": f'attachment; filename="{_file_name(stored.key)}"',
+        "Content-Length": str(stored.size),
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+    }
+    answer = Response(chain((first,), chunks), 200, headers, content_type=FILE_TYPE)
+    answer.call_on_close(chunks.close)
+    return answer
+
+
+def _chunks(backends: Backends, stored: SourceObject) -> Generator[bytes, None, None]:
+    """All bytes of exactly this version, or an exception that breaks the connection: half a file never looks whole."""
+    with backends.source.open(stored) as stream:
+        while chunk := stream.read(CHUNK):
+            yield chunk
+
+
+def _file_name(key: str) -> str:
+    """Made from the day, never from what the source calls it."""
+    return f"{day_of(key) or 'cost-file'}.csv" + (".gz" if key.endswith(".gz") else "")
+
+
+FILE_TYPE: Final = "application/octet-stream"
+CHUNK: Final = 2**18
 ID: Final = Parameter("id", "As the list gives it.", TEXT, place="path")
 
 ROUTES: Final = (
@@ -124,6 +165,17 @@ ROUTES: Final = (
         IngestionDetail,
         parameters=(ID,),
         problems=(404,),
+        tag="ledger",
+    ),
+    Route(
+        "GET",
+        "/api/v1/ingestions/<id>/file",
+        ingestion_file,
+        "The file itself, exactly that version",
+        FILE_TYPE,
+        about="As long as the source holds this version: a file that was replaced or removed since is a 409.",
+        parameters=(ID,),
+        problems=(404, 409, 422),
         tag="ledger",
     ),
 )

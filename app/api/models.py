@@ -17,6 +17,8 @@ from app.core.amounts import text
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import AccountDay, DayStatus, Ingestion, IngestionStatus
+from app.core.reconciliation import Category
+from app.core.restatements import Move, Notice, NoticeKind
 
 Amount = Annotated[Decimal, WithJsonSchema({"type": "number"})]
 ExactText = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$", examples=["4321.0934"])]
@@ -87,6 +89,13 @@ class CostRow(Answer):
     other: Literal[True] | None = Field(None, description="Present on the row that sums up the groups beyond `top`.")
 
 
+class NotKept(Answer):
+    """Why rows are lacking: the range reaches back further than what is kept by day."""
+
+    since: dt.date = Field(description="First day that is kept by day.")
+    reason: str
+
+
 class Costs(Answer):
     """Rows by period, then by total cost, largest first. A period without any data has no row: unknown is never 0."""
 
@@ -98,6 +107,7 @@ class Costs(Answer):
     unit: str | None = Field(description="Unit of the amounts; null for a usage quantity, whose units may be mixed.")
     data_version: int = Field(description="Equal questions with equal data versions have equal figures.")
     freshness: Freshness
+    not_kept: NotKept | None = Field(None, description="Present where days of the range are no longer kept by day.")
     next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null on the last.")
 
 
@@ -177,6 +187,10 @@ class CoverageDays(Answer):
 
     items: list[DayCoverage]
     complete_through: dt.date | None = Field(description="Last day of the unbroken run of complete days.")
+    retention_days: int = Field(description="Days that are kept by day, SPENDSCOPE_RETENTION_DAYS; 0 for ever.")
+    kept_since: dt.date | None = Field(
+        description="First day that is kept by day, null for all. Before it totals by month and account remain."
+    )
     next_cursor: str | None
 
 
@@ -234,6 +248,192 @@ def ingestion_members(found: Ingestion) -> dict[str, Any]:
     }
 
 
+# --- restatements -------------------------------------------------------------------------------------------------
+
+
+class Moved(Answer):
+    """From one figure to another; `percent` is null where it was nothing and is something now."""
+
+    before: ExactText
+    after: ExactText
+    amount: ExactText
+    percent: ExactText | None
+
+    @classmethod
+    def of(cls, move: Move | None) -> Moved | None:
+        if move is None:
+            return None
+        return cls(
+            before=text(move.before), after=text(move.after), amount=text(move.amount), percent=exact_text(move.percent)
+        )
+
+
+class Report(Answer):
+    """One report of an account-day. `before` is null for the first one, and where the one before was not kept."""
+
+    revision: int = Field(description="1 is the first report; it grows when figures or their estimated mark change.")
+    at: dt.datetime
+    source: str | None = Field(description="The file it came with; null when it is older than the restatement ledger.")
+    sha256: str | None
+    estimated: bool
+    before: MetricTotals | None
+    after: MetricTotals
+
+
+class AccountRestatement(Answer):
+    """One account's part of a day. All figures are null where the metric is not available."""
+
+    account: str
+    first: ExactText | None = Field(description="As first reported.")
+    complete: ExactText | None = Field(description="As first called complete; null while it has not been, or unknown.")
+    completed_at: dt.datetime | None
+    current: ExactText | None = Field(description="As known now.")
+    moved: Moved | None = Field(description="Since it was called complete.")
+    reports: list[Report]
+
+
+class DayRestatement(Answer):
+    """A day with all of the accounts asked about, summed. It is complete when all of them are."""
+
+    date: dt.date
+    first: ExactText | None
+    complete: ExactText | None
+    completed_at: dt.datetime | None
+    current: ExactText | None
+    moved: Moved | None
+    accounts: list[AccountRestatement]
+
+
+class Restatements(Answer):
+    """Days that were ever reported, in order."""
+
+    items: list[DayRestatement]
+    metric: str
+    unit: str | None = Field(description="Unit of the figures; null for a usage quantity.")
+    next_cursor: str | None
+
+
+class MovementAtAge(Answer):
+    """How far days had moved, without the sign, so long after they were called complete: percent of what they were."""
+
+    age: int = Field(description="Days since the day was called complete.")
+    days: int = Field(description="How many days of the range are that old.")
+    median: ExactText
+    p90: ExactText
+    max: ExactText
+
+
+class Movements(Answer):
+    """By age, youngest first."""
+
+    items: list[MovementAtAge]
+    metric: str
+    next_cursor: str | None
+
+
+class NoticeMove(Answer):
+    account: str
+    before: ExactText
+    after: ExactText
+
+
+class NoticeAnswer(Answer):
+    """Something a person should know about the figures. `day` of a reference is the first of its month."""
+
+    id: str
+    kind: NoticeKind
+    at: dt.datetime
+    day: dt.date
+    message: str
+    moved: Moved | None = Field(description="All its accounts together; null when it is about something else.")
+    accounts: list[NoticeMove]
+
+    @classmethod
+    def of(cls, notice: Notice) -> NoticeAnswer:
+        return cls(
+            id=notice.id,
+            kind=notice.kind,
+            at=notice.at,
+            day=notice.day,
+            message=notice.message,
+            moved=Moved.of(notice.move),
+            accounts=[
+                NoticeMove(account=name, before=text(move.before), after=text(move.after))
+                for name, move in notice.moves.items()
+            ],
+        )
+
+
+class Notices(Answer):
+    """Newest first."""
+
+    items: list[NoticeAnswer]
+    next_cursor: str | None
+
+
+# --- reconciliation -----------------------------------------------------------------------------------------------
+
+
+class DayAmount(Answer):
+    date: dt.date
+    amount: ExactText
+
+
+class Explained(Answer):
+    """`tax`, `credits`, `refunds`, `support`: what the file lacks or has differently. `rounding`: less than half a cent a day.
+    `held`: a file that is held against the account-day has Cost Explorer's total. `timing`: the account-day was that once,
+    is settling, or could not be collected."""
+
+    category: Category
+    amount: ExactText
+
+
+class AccountReconciliation(Answer):
+    """One account's month. `difference` = `ours` − `cost_explorer` = Σ `explained` + `unexplained`, exactly; these are
+    null when no day could be compared."""
+
+    account: str
+    file: ExactText | None = Field(
+        description="Sum of what its files say; null where the ledger lacks a file's record."
+    )
+    ledger: ExactText | None = Field(description="What is shown; null where the metric is not available.")
+    store: ExactText | None = Field(
+        description="Read from the cost store; null where it has not all of the days any more."
+    )
+    days_compared: int
+    ours: ExactText | None = Field(description="The ledger's total of the compared days.")
+    cost_explorer: ExactText | None = Field(description="Cost Explorer's total of the same days.")
+    difference: ExactText | None
+    explained: list[Explained]
+    unexplained: ExactText | None
+    unexplained_days: list[DayAmount]
+    only_here: list[DayAmount] = Field(description="Days that Cost Explorer's totals lack.")
+    only_there: list[DayAmount] = Field(description="Days that no accepted file speaks for.")
+
+
+class ReferenceState(Answer):
+    """Cost Explorer's totals as the collector recorded them."""
+
+    collected: dt.datetime | None = Field(
+        description="When they were collected; null when there are none that can be read."
+    )
+    recorded: bool = Field(description="Whether they have this metric.")
+    problem: str | None = Field(description="Why the newest file of them could not be read.")
+
+
+class ReconciledMonth(Answer):
+    """Every account that either side has, by name."""
+
+    month: str
+    metric: str
+    currency: str
+    reference: ReferenceState
+    store_exact: bool = Field(description="false: the store keeps floats, which agree to 1e-6.")
+    store_since: dt.date | None = Field(description="First day the store keeps; null for all.")
+    items: list[AccountReconciliation]
+    next_cursor: str | None
+
+
 # --- jobs ---------------------------------------------------------------------------------------------------------
 
 
@@ -248,8 +448,8 @@ class JobRequest(BaseModel):
     )
     params: dict[str, Any] = Field(
         default_factory=dict,
-        description="For `ingest`: `key`, the name of the file below the source's root. For `collect`: `start`, `end`, "
-        "`accounts`, each optional. For `backfill`: `months`.",
+        description="For `ingest`: `key`, the name of the file below the source's root, and `again` to take known bytes too. "
+        "For `collect`: `start`, `end`, `accounts`, each optional. For `backfill`: `months`.",
     )
 
 
@@ -257,6 +457,7 @@ class IngestParams(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     key: str = Field(max_length=1024, description="Name of the file below the source's root, YYYY-MM-DD.csv[.gz].")
+    again: bool = Field(False, description="Read and check the file also when these bytes were dealt with before.")
 
 
 class CollectParams(BaseModel):

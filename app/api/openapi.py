@@ -84,7 +84,7 @@ def _responses(route: Route) -> dict[str, Any]:
     found: dict[str, Any] = {str(route.status): {"description": HTTPStatus(route.status).phrase, "content": content}}
     if route.status == HTTPStatus.ACCEPTED:
         found["202"]["headers"] = {"Location": {"schema": {"type": "string"}, "description": "Where to follow it."}}
-    if route.also_csv:
+    if route.has_tag:
         found["304"] = {"description": "Nothing has changed since the answer with this ETag."}
     for status in (*route.problems, *(GATE if route.path not in OPEN_PATHS else ())):
         found[str(status)] = _problem(status)

@@ -49,6 +49,7 @@ class Route:
     status: int = 200
     problems: tuple[int, ...] = ()
     also_csv: bool = False
+    has_tag: bool = False
     tag: str = "costs"
 
     @property

@@ -19,6 +19,9 @@ from app.core.exact import total
 from app.core.jobs import Job
 from app.core.ledger import DayRecord, Ingestion
 from app.core.query import CostQuery
+from app.core.reconciliation import KeptReference
+from app.core.restatements import Notice
+from app.core.retention import MonthTotals
 from app.errors import InvalidInput, Reason
 
 
@@ -156,7 +159,6 @@ def narrowed_ingestion(found: Ingestion, accounts: frozenset[str]) -> Ingestion 
         totals=totals,
         rows=totals.rows if totals else 0,
         size=0,
-        sha256=None,
         notice=None,
         reason=_without_content(found.reason),
     )
@@ -179,6 +181,25 @@ def _added(parts: Iterable[Totals]) -> Totals:
         unblended_cost=total(part.unblended_cost for part in found),
         usage_quantity=total(part.usage_quantity for part in found),
     )
+
+
+def narrowed_months(found: MonthTotals, accounts: frozenset[str]) -> MonthTotals:
+    return replace(found, accounts={name: part for name, part in found.accounts.items() if name in accounts})
+
+
+def narrowed_notice(notice: Notice, accounts: frozenset[str]) -> Notice | None:
+    """That days of these accounts moved; None where it is about others or about all together."""
+    moves = {name: move for name, move in notice.moves.items() if name in accounts}
+    said = f"{notice.day} moved after it was called complete."
+    return replace(notice, moves=moves, message=said) if moves else None
+
+
+def narrowed_reference(kept: KeptReference, accounts: frozenset[str]) -> KeptReference:
+    found = kept.reference
+    if found is not None:
+        found = replace(found, accounts={name: days for name, days in found.accounts.items() if name in accounts})
+    problem = "The newest totals of Cost Explorer cannot be read." if kept.problem else None
+    return replace(kept, reference=found, problem=problem)
 
 
 JOB_KINDS_OF_NO_ACCOUNT: Final = ("ingest",)

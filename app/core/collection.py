@@ -96,7 +96,7 @@ def history(months: int, today: date, kept_since: date | None) -> DateRange:
     days = DateRange(months_before(today, months), today)
     if kept_since is not None and days.start < kept_since:
         raise Refused(
-            f"{months} months reach back to {days.start}, but the cost store keeps {(today - kept_since).days} days "
+            f"{months} months reach back to {days.start}, but the cost store keeps {(today - kept_since).days + 1} days "
             f"(since {kept_since}): older files would be refused. Raise SPENDSCOPE_RETENTION_DAYS (0 keeps everything) "
             f"or ask for fewer months."
         )

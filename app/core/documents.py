@@ -20,6 +20,9 @@ from app.core.amounts import text
 from app.core.charges import Totals
 from app.core.jobs import FINAL, Job, JobStatus
 from app.core.ledger import AccountDay, DayRecord, Ingestion
+from app.core.reconciliation import Reference
+from app.core.restatements import Move, Notice, Revision
+from app.core.retention import MonthTotals
 from app.errors import InvalidInput, Reason
 
 Document = dict[str, Any]
@@ -104,7 +107,7 @@ def day_record_from(document: Mapping[str, Any]) -> DayRecord:
 
 def _account_document(name: str, part: AccountDay) -> Document:
     """`first` is left out while it is the current figure: most account-days are never restated."""
-    document = {
+    document: Document = {
         "account": name,
         "owner": part.owner,
         "sha256": part.sha256,
@@ -114,7 +117,13 @@ def _account_document(name: str, part: AccountDay) -> Document:
         "first_reported": time_text(part.first_reported),
         "changed": time_text(part.changed),
     }
-    return document if part.first == part.current else {**document, "first": totals_document(part.first)}
+    if part.first != part.current:
+        document["first"] = totals_document(part.first)
+    if part.released_by is not None:
+        document["released_by"] = part.released_by
+    if part.spoken:
+        document["spoken"] = True
+    return document
 
 
 def _account_from(document: Mapping[str, Any]) -> AccountDay:
@@ -129,6 +138,8 @@ def _account_from(document: Mapping[str, Any]) -> AccountDay:
         document["estimated"],
         datetime.fromisoformat(document["first_reported"]),
         datetime.fromisoformat(document["changed"]),
+        document.get("released_by"),
+        document.get("spoken", False),
     )
 
 
@@ -187,6 +198,121 @@ def ingestion_from(document: Mapping[str, Any]) -> Ingestion:
 
 def _reason_document(reason: Reason) -> Document:
     return {name: storable(part) if isinstance(part, str) else part for name, part in asdict(reason).items()}
+
+
+# --- histories ----------------------------------------------------------------------------------------------------
+
+
+def revision_document(revision: Revision) -> Document:
+    return {
+        "day": str(revision.day),
+        "account": revision.account,
+        "revision": revision.revision,
+        "at": time_text(revision.at),
+        "source": revision.source,
+        "sha256": revision.sha256,
+        "totals": totals_document(revision.totals),
+        "estimated": revision.estimated,
+        "spoken": revision.spoken,
+    }
+
+
+def revision_from(document: Mapping[str, Any]) -> Revision:
+    return Revision(
+        day=date.fromisoformat(document["day"]),
+        account=document["account"],
+        revision=document["revision"],
+        at=time_from(document["at"]),
+        source=document["source"],
+        sha256=document["sha256"],
+        totals=totals_from(document["totals"]),
+        estimated=document["estimated"],
+        spoken=document["spoken"],
+    )
+
+
+def notice_document(notice: Notice) -> Document:
+    return {
+        "id": notice.id,
+        "kind": notice.kind,
+        "at": time_text(notice.at),
+        "day": str(notice.day),
+        "message": storable(notice.message),
+        "moves": [
+            {"account": name, "before": text(move.before), "after": text(move.after)}
+            for name, move in notice.moves.items()
+        ],
+    }
+
+
+def notice_from(document: Mapping[str, Any]) -> Notice:
+    return Notice(
+        id=document["id"],
+        kind=document["kind"],
+        at=time_from(document["at"]),
+        day=date.fromisoformat(document["day"]),
+        message=document["message"],
+        moves={part["account"]: Move(Decimal(part["before"]), Decimal(part["after"])) for part in document["moves"]},
+    )
+
+
+# --- months -------------------------------------------------------------------------------------------------------
+
+
+def month_totals_document(totals: MonthTotals) -> Document:
+    return {
+        "month": str(totals.month),
+        "days": totals.days,
+        "accounts": [{"account": name, **totals_document(part)} for name, part in totals.accounts.items()],
+    }
+
+
+def month_totals_from(document: Mapping[str, Any]) -> MonthTotals:
+    return MonthTotals(
+        month=date.fromisoformat(document["month"]),
+        days=document["days"],
+        accounts={part["account"]: totals_from(part) for part in document["accounts"]},
+    )
+
+
+# --- references ---------------------------------------------------------------------------------------------------
+
+
+def reference_document(reference: Reference) -> Document:
+    """All but the accounts, of which each is a document of its own."""
+    return {
+        "month": str(reference.month),
+        "collected": time_text(reference.collected),
+        "currency": reference.currency,
+        "metrics": list(reference.metrics),
+        "accounts": len(reference.accounts),
+    }
+
+
+def reference_rows(days: Mapping[date, Mapping[str, tuple[Decimal, ...]]]) -> str:
+    """One account's amounts as JSON text: day, record type, one exact decimal a metric. Not every store nests lists."""
+    rows = [
+        [str(day), record_type, *map(text, amounts)]
+        for day, types in days.items()
+        for record_type, amounts in types.items()
+    ]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def reference_from(document: Mapping[str, Any], accounts: Mapping[str, str]) -> Reference:
+    """`accounts` has the text of each account's rows."""
+    found: dict[str, dict[date, dict[str, tuple[Decimal, ...]]]] = {}
+    for account, rows in sorted(accounts.items()):
+        of_account = found.setdefault(account, {})
+        for day, record_type, *amounts in json.loads(rows):
+            of_account.setdefault(date.fromisoformat(day), {})[record_type] = tuple(map(Decimal, amounts))
+    return Reference(
+        month=date.fromisoformat(document["month"]),
+        collected=time_from(document["collected"]),
+        currency=document["currency"],
+        metrics=tuple(document["metrics"]),
+        accounts=found,
+    )
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from app.errors import Reason
 
 IngestionStatus = Literal["ingested", "noop", "quarantined", "superseded", "waiting", "failed"]
 INGESTION_STATUSES: Final = ("ingested", "noop", "quarantined", "superseded", "waiting", "failed")
+TAKEN: Final = ("ingested", "superseded", "waiting")
+"""Statuses of files that were taken, or are held against another: they have the totals of their bytes."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,11 @@ class Ingestion:
 
 @dataclass(frozen=True)
 class AccountDay:
-    """One account's part of one day. `owner` is source + key of the file it came from, None once released to zero."""
+    """One account's part of one day. `owner` is source + key of the file it came from, None once released to zero.
+
+    `revision` and `changed` move when the figures or their estimated mark do. `released_by` is the file that no longer
+    had it. `spoken` says that an accepted file had covered the account as having nothing before it was first reported.
+    """
 
     owner: str | None
     sha256: str | None
@@ -63,6 +69,8 @@ class AccountDay:
     estimated: bool
     first_reported: datetime
     changed: datetime
+    released_by: str | None = None
+    spoken: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,11 +146,12 @@ def decide(record: DayRecord, arrival: Arrival) -> Decision:
     released = frozenset(gone if arrival.covered is None else gone & arrival.covered)
     accounts = dict(record.accounts)
     for name in taken:
-        accounts[name] = _restated(
-            record.accounts.get(name), arrival, arrival.accounts[name], name in arrival.estimated
-        )
+        part = _restated(record.accounts.get(name), arrival, arrival.accounts[name], name in arrival.estimated)
+        first_seen = name not in record.accounts
+        accounts[name] = replace(part, spoken=record.covers(name)) if first_seen else part
     for name in released:
-        accounts[name] = replace(_restated(record.accounts[name], arrival, NOTHING, False), owner=None)
+        part = _restated(record.accounts[name], arrival, NOTHING, False)
+        accounts[name] = replace(part, owner=None, released_by=arrival.owner)
     after = replace(
         record,
         revision=record.revision + 1,
@@ -194,10 +203,11 @@ def _restated(before: AccountDay | None, arrival: Arrival, totals: Totals, estim
             first_reported=arrival.at,
             changed=arrival.at,
         )
-    moved = before.current != totals
+    moved = (before.current, before.estimated) != (totals, estimated)
     return replace(
         before,
         owner=arrival.owner,
+        released_by=None,
         sha256=arrival.sha256,
         revision=before.revision + moved,
         current=totals,

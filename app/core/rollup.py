@@ -177,7 +177,7 @@ class Rollup:
 
     def frame(self, query: CostQuery) -> CostFrame:
         """Answer a question. Costs a few array operations for each month the range touches."""
-        periods = _periods(query.range, query.granularity)
+        periods = periods_of(query.range, query.granularity)
         parts = [part for place in range(len(self.months)) if (part := self._part(place, query)) is not None]
         merged = _merged(parts, [self._values_of(name) for name in query.group_by], len(periods))
         shown = merged.order if query.group_by else np.zeros(1, np.intp)
@@ -272,7 +272,7 @@ class _Values:
 
 
 @lru_cache(maxsize=256)
-def _periods(days: DateRange, granularity: str) -> Mapping[date, int]:
+def periods_of(days: DateRange, granularity: str) -> Mapping[date, int]:
     """Bucket → position; one bucket, the range's first day, for `total`."""
     if granularity == "total":
         return {days.start: 0}
@@ -298,7 +298,7 @@ def _span(days: tuple[date, ...], asked: DateRange, granularity: str) -> _Span |
     rows = [row for row, day in enumerate(days) if day in asked]
     if not rows:
         return None
-    known = _periods(asked, granularity)
+    known = periods_of(asked, granularity)
     taken = days[rows[0] : rows[-1] + 1]
     places = [0 if granularity == "total" else known[bucket_of(day, granularity)] for day in taken]
     starts = [i for i, place in enumerate(places) if i == 0 or place != places[i - 1]]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from app.config import Settings
+from app.errors import InvalidInput
 
 UNITS: Final = frozenset(
     [
@@ -53,10 +54,27 @@ class Choices:
         return f"currency{self.currency}" if self.currency in UNITS else f"suffix: {self.currency}"
 
 
-def choices_from(settings: Settings, monthly_budget: float | None = None) -> Choices:
+def choices_from(settings: Settings, monthly_budget: str | None = None) -> Choices:
+    """Raises InvalidInput for a budget that is no amount."""
     return Choices(
         public_url=settings.public_url.rstrip("/"),
         currency=settings.currency,
         settling_days=settings.settling_days,
-        monthly_budget=None if monthly_budget is None else Decimal(str(monthly_budget)),
+        monthly_budget=None if monthly_budget is None else _amount(monthly_budget),
     )
+
+
+MOST: Final = Decimal(10**12)
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal(0)
+    if not (amount.is_finite() and 0 < amount <= MOST):
+        raise InvalidInput(
+            f"--monthly-budget {text[:40]!r} is not an amount. Write it as 25000 or 1999.50, without currency or commas.",
+            field="monthly_budget",
+        )
+    return amount

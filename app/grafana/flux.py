@@ -7,6 +7,7 @@ windows are literal days that carry their start.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from app.core.charges import COSTS, DEFAULT_METRIC, MAY_BE_ABSENT
@@ -90,25 +91,48 @@ charges
 def comparison() -> str:
     """Days of each cost. A day on which some charge has no blended cost has no such sum: a part is not the total.
 
+    Which days these are is asked only when the whole range has some: two counts that the storage engine does itself.
     Grafana makes a label of every column of the group key except `_field`, so that is given another name.
     """
     return f"""costs = {selected("|".join(COSTS))}
-  |> group(columns: ["_field"])
 
-known = costs
-  |> aggregateWindow(every: 1d, fn: count, timeSrc: "_start", createEmpty: false)
-  |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
-  |> filter(fn: (r) => r.{MAY_BE_ABSENT} == r.{DEFAULT_METRIC})
-  |> keep(columns: ["_time"])
-  |> map(fn: (r) => ({{r with day: string(v: r._time)}}))
-  |> findColumn(fn: (key) => true, column: "day")
+{_count_of("costs")}
+whole = counted(field: "{MAY_BE_ABSENT}") == counted(field: "{DEFAULT_METRIC}")
+
+known = if whole then
+  []
+else
+  costs
+    |> filter(fn: (r) => r._field == "{MAY_BE_ABSENT}" or r._field == "{DEFAULT_METRIC}")
+    |> group(columns: ["_field"])
+    |> aggregateWindow(every: 1d, fn: count, timeSrc: "_start", createEmpty: false)
+    |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
+    |> filter(fn: (r) => r.{MAY_BE_ABSENT} == r.{DEFAULT_METRIC})
+    |> map(fn: (r) => ({{day: string(v: r._time)}}))
+    |> findColumn(fn: (key) => true, column: "day")
 
 costs
+  |> group(columns: ["_field"])
   |> {DAILY}
-  |> filter(fn: (r) => r._field != "{MAY_BE_ABSENT}" or contains(value: string(v: r._time), set: known))
+  |> filter(fn: (r) => whole or r._field != "{MAY_BE_ABSENT}" or contains(value: string(v: r._time), set: known))
   |> sort(columns: ["_time"])
   |> keep(columns: ["_time", "_value", "_field"])
   |> rename(columns: {{_field: "cost"}})
+"""
+
+
+def _count_of(charges: str) -> str:
+    """How many values a field has."""
+    return f"""counts = (field) => {charges}
+  |> filter(fn: (r) => r._field == field)
+  |> group()
+  |> count()
+  |> findColumn(fn: (key) => true, column: "_value")
+counted = (field) => {{
+  found = counts(field: field)
+
+  return if length(arr: found) == 0 then 0 else found[0]
+}}
 """
 
 
@@ -155,20 +179,23 @@ schema.measurementTagValues(
 
 def metrics() -> str:
     """The costs that every charge of the dashboard's days has: a sum of some of them would pass for the total."""
-    return f"""counts = {RANGE}
-  |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and r._field =~ /^(?:{"|".join(COSTS)})$/)
-  |> group(columns: ["_field"])
-  |> count()
-  |> group()
+    return f"""import "array"
 
-most = (counts |> max() |> findRecord(fn: (key) => true, idx: 0))._value
+charges = {RANGE}
+  |> filter(fn: (r) => r._measurement == "{MEASUREMENT}")
 
-counts
-  |> filter(fn: (r) => r._value == most)
-  |> keep(columns: ["_field"])
-  |> rename(columns: {{_field: "_value"}})
-  |> sort()
+{_count_of("charges")}
+whole = counted(field: "{MAY_BE_ABSENT}") == counted(field: "{DEFAULT_METRIC}")
+
+array.from(rows: if whole then [{_rows(COSTS)}] else [{_rows(ALWAYS)}])
 """
+
+
+ALWAYS: Final = tuple(cost for cost in COSTS if cost != MAY_BE_ABSENT)
+
+
+def _rows(values: Iterable[str]) -> str:
+    return ", ".join(f'{{_value: "{value}"}}' for value in values)
 
 
 # --- alerts: no variables, and days counted back from now ---------------------------------------------------------
@@ -177,18 +204,27 @@ counts
 def spike(*, settled_after: int, days: int, times: float) -> str:
     """Per service: what its newest settled day cost beyond `times` the daily mean of the `days` before.
 
-    A day settles `settled_after` days after its first second. One weighted sum needs no join: the day counts fully,
-    each day before it -times/days.
+    A day settles `settled_after` days after its first second. A weighted sum needs no join: the day counts fully, each
+    day before it -times/days. The storage engine adds up both by itself.
     """
     return f"""import "date"
 
 day = date.sub(d: {settled_after}d, from: today())
 
-from(bucket: v.defaultBucket)
-  |> range(start: date.sub(d: {days}d, from: day), stop: date.add(d: 1d, to: day))
+sums = (start, stop) => from(bucket: v.defaultBucket)
+  |> range(start: start, stop: stop)
   |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and r._field == "{DEFAULT_METRIC}")
   |> group(columns: ["service"])
-  |> map(fn: (r) => ({{r with _value: if r._time == day then r._value else -{times} / {days}.0 * r._value}}))
+  |> sum()
+
+union(
+  tables: [
+    sums(start: day, stop: date.add(d: 1d, to: day)),
+    sums(start: date.sub(d: {days}d, from: day), stop: day)
+      |> map(fn: (r) => ({{r with _value: -{times} / {days}.0 * r._value}})),
+  ],
+)
+  |> group(columns: ["service"])
   |> sum()
   |> map(fn: (r) => ({{r with _time: day}}))
 """

@@ -7,11 +7,17 @@ from typing import Final
 
 import dash
 
-from app.pages import overview
+from app.pages import data, overview
 from app.ui import controls, shell
 
-PAGES: Final[tuple[tuple[str, str, str, ModuleType], ...]] = (("/", "Overview", "speedometer2", overview),)
+PAGES: Final[tuple[tuple[str, str, str, ModuleType], ...]] = (
+    ("/", "Overview", "speedometer2", overview),
+    ("/data", "Data", "calendar3", data),
+)
 """Path, name, icon, module with `layout(**params)` and `register(app)`."""
+
+PURE: Final = (controls.Ids.DRAWN.value, data.Ids.DRAWN.value)
+"""First output of each callback whose answer depends on nothing but the request and the data: those that draw a page."""
 
 
 def register_all(app: dash.Dash) -> None:

@@ -123,7 +123,7 @@ def read(search: str, today: date) -> Address:
             given.setdefault(name, []).append(value)
         else:
             notices.append(f"“{name[:40]}” is not a setting of this page and was ignored.")
-    period, days = _period(given, today, notices)
+    period, days = period_of(given, today, notices)
     return Address(
         days=days,
         period=period,
@@ -139,15 +139,18 @@ def written(pairs: Iterable[tuple[str, object]]) -> str:
     return "?" + urlencode([(name, str(value)) for name, value in pairs if value is not None])
 
 
-def _period(given: dict[str, list[str]], today: date, notices: list[str]) -> tuple[str | None, DateRange]:
+def period_of(
+    given: dict[str, list[str]], today: date, notices: list[str], default: str = DEFAULT_PERIOD
+) -> tuple[str | None, DateRange]:
+    """The preset, None for fixed days, and the days it means; `default` is a number of days, `30d`."""
     try:
         if "start" in given or "end" in given:
             return None, _fixed(given)
-        period = given.get("period", [DEFAULT_PERIOD])[0]
+        period = given.get("period", [default])[0]
         return period, preset(period, today)
     except InvalidInput as error:
-        notices.append(f"{error.message} The last 30 days are shown.")
-        return DEFAULT_PERIOD, preset(DEFAULT_PERIOD, today)
+        notices.append(f"{error.message} The last {default[:-1]} days are shown.")
+        return default, preset(default, today)
 
 
 def _fixed(given: dict[str, list[str]]) -> DateRange:

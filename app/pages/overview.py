@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-import orjson
 from dash import ClientsideFunction, Dash, Input, Output, html, no_update
 
 from app.backends import current
@@ -17,7 +16,7 @@ from app.pages.address import LEVELS, Address
 from app.pages.view import View, look
 from app.ui import controls, parts, words
 from app.ui.shell import Ids as Shell
-from app.ui.tags import attributes
+from app.ui.tags import attributes, finished
 
 CHARTS: Final = ("daily", "regions", "comparison", "usage")
 
@@ -83,8 +82,7 @@ def draw(search: str | None) -> tuple[Any, ...]:
 
 
 def drawn(search: str | None) -> tuple[Any, ...]:
-    """`draw` as finished JSON: Dash would walk every element twice more to find out that there is nothing to convert."""
-    return tuple(part if part is no_update else orjson.Fragment(orjson.dumps(part)) for part in draw(search))
+    return finished(draw(search))
 
 
 def register(app: Dash) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from app.core.amounts import text as exact_text
-from app.core.periods import DateRange
+from app.core.periods import DAY, DateRange
 from app.figures import comparison, regions, spend, usage
 from app.figures.theme import Figure, colours
 from app.pages.address import LEVELS, PERIODS, Address
+from app.pages.data.address import PATH as DATA_PATH
 from app.pages.view import Amount, View
 from app.ui import parts, words
 from app.ui import tags as html
@@ -189,7 +190,13 @@ def freshness(view: View) -> list[Children]:
 
 
 def notices(view: View) -> list[Children]:
-    return [parts.banner(text, level) for level, text in _notices(view)]
+    """A day that is missing or was refused leads to the page that says why and what to do."""
+    days = sorted({*view.freshness.quarantined, *(day for day in view.freshness.missing if day < view.today - 2 * DAY)})
+    why = f"{DATA_PATH}?day={days[-1]}" if days else None
+    return [
+        parts.banner([text, " ", html.A("See why", href=why)] if level == "warn" and why else text, level)
+        for level, text in _notices(view)
+    ]
 
 
 def _notices(view: View) -> list[tuple[str, str]]:
@@ -261,6 +268,8 @@ def _trend(view: View, values: Sequence[float | None]) -> Children:
 
 def _total_detail(view: View) -> str:
     compared = view.comparison
+    if view.spend.total is None and view.spend.not_kept:
+        return f"Not kept: only the days since {view.spend.not_kept.since} are kept by day"
     if view.spend.total is None:
         return (
             "Not available: some charges have no blended cost"

@@ -173,7 +173,7 @@ def _measured(now: Snapshot, query: CostQuery, metric: str, spend: CostAnswer) -
 def _accounts(now: Snapshot, address: Address, spend: CostFrame) -> list[tuple[str, Amount]]:
     if address.dimension == "account" and not address.values("account"):
         return [(group[0], total) for group, total in zip(spend.groups, spend.group_totals, strict=True)]
-    return now.rollup.values_with_cost("account", address.query)
+    return now.values_with_cost("account", address.query)
 
 
 def narrowed(query: CostQuery, spend: CostFrame) -> CostQuery:

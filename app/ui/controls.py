@@ -36,22 +36,27 @@ def filter_bar(
 ) -> html.Details:
     """`chosen` are the filter values of the address, so that the controls are right before anything is asked."""
     fields = [
-        _field("Period", html.Nav(periods, id=Ids.PERIODS, className="segments", **attributes(aria_label="Period"))),
-        _field("Dates (UTC)", _dates(start, last)),
+        field("Period", html.Nav(periods, id=Ids.PERIODS, className="segments", **attributes(aria_label="Period"))),
+        field("Dates (UTC)", dates(start, last, Ids.DATES)),
         *(
-            _field(level.capitalize(), _multiple(control, level, chosen.get(level, ())), control)
+            field(level.capitalize(), multiple(control, level, chosen.get(level, ())), control)
             for level, control in FILTERS.items()
         ),
-        _field("Cost type", _metric(metrics, metric), Ids.METRIC),
+        field("Cost type", _metric(metrics, metric), Ids.METRIC),
         html.A("Reset", href="/", className="reset", **attributes(data_internal="yes")),
     ]
+    return bar(fields, id=Ids.BAR)
+
+
+def bar(fields: list[Any], id: str) -> html.Details:
+    """Controls side by side; folded away on small screens (assets/20-dashboard.js)."""
     return html.Details(
         [
             html.Summary([icon("funnel"), "Filters", html.Span(className="count")]),
             html.Div(fields, className="filters"),
         ],
         open=True,
-        id=Ids.BAR,
+        id=id,
         className="filter-bar",
     )
 
@@ -74,17 +79,17 @@ def register(app: Dash) -> None:
     )
 
 
-def _field(label: str, control: Any, of: str | None = None) -> html.Div:
+def field(label: str, control: Any, of: str | None = None) -> html.Div:
     name = (
         html.Label(label, htmlFor=of) if of else html.Span(label, className="label", **attributes(aria_hidden="true"))
     )
     return html.Div([name, control], className=f"field field-{label.split()[0].lower()}")
 
 
-def _dates(start: str, last: str) -> html.Div:
+def dates(start: str, last: str, id: str) -> html.Div:
     return html.Div(
         dcc.DatePickerRange(
-            id=Ids.DATES,
+            id=id,
             start_date=start,
             end_date=last,
             display_format="D MMM YYYY",
@@ -99,7 +104,7 @@ def _dates(start: str, last: str) -> html.Div:
     )
 
 
-def _multiple(id: Ids, level: str, values: tuple[str, ...]) -> dcc.Dropdown:
+def multiple(id: str, level: str, values: tuple[str, ...]) -> dcc.Dropdown:
     return dcc.Dropdown(
         id=id,
         options=[{"label": value, "value": value} for value in values],

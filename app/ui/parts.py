@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from dash import dcc, html
@@ -164,6 +165,30 @@ def banner(text: Children, level: str = "info") -> tags.Element:
 def message(title: str, text: Children, *actions: Children) -> tags.Element:
     """The one card that stands in for all panels."""
     return tags.Div([tags.H2(title), tags.P(text), tags.Div(actions, className="actions")], className="panel message")
+
+
+def ago(moment: datetime) -> tags.Element:
+    """A moment that the browser turns into `3 min ago`, as the answer may be kept (assets/50-data.js)."""
+    stamp = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    shown = f"{stamp[:10]} {stamp[11:16]} UTC"
+    return tags.Time(shown, dateTime=stamp, title=shown, **attributes(data_ago="yes"))
+
+
+def status_mark(status: str) -> tags.Element:
+    """The sign of a day's status: shape and colour. Its word stands beside it."""
+    return tags.Span(className=f"st st-{status}", **attributes(aria_hidden="true"))
+
+
+def progress(label: str, done: int, whole: int | None) -> tags.Element:
+    """A bar; while nobody knows how much there is, one that only moves."""
+    known = {"aria_valuemin": "0", "aria_valuemax": str(whole), "aria_valuenow": str(min(done, whole))} if whole else {}
+    width = f"{min(done / whole, 1) * 100:.0f}%" if whole else "30%"
+    return tags.Div(
+        tags.Span(style={"width": width}),
+        className="progress" if whole else "progress unknown",
+        role="progressbar",
+        **attributes(aria_label=label, **known),
+    )
 
 
 def link(text: Children, href: str, **props: Any) -> tags.Element:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, html, page_container
+from dash import ClientsideFunction, Dash, Input, Output, State, html, page_container
 
 from app import __version__
 from app.ui.parts import icon
@@ -86,13 +86,16 @@ def register(app: Dash) -> None:
         Input(Ids.COPY, "n_clicks"),
         prevent_initial_call=True,
     )
+    app.clientside_callback(  # type: ignore[no-untyped-call]
+        ClientsideFunction("spendscope", "here"),
+        Output(Ids.NAVIGATION, "children"),
+        Input(Ids.PATH, "pathname"),
+        State(Ids.NAVIGATION, "children"),
+    )
 
 
 def _header(pages: Sequence[tuple[str, str, str]]) -> html.Header:
-    links = [
-        html.A([icon(image), name], href=path, **attributes(aria_current="page" if path == "/" else None))
-        for path, name, image in pages
-    ]
+    links = [html.A([icon(image), name], href=path) for path, name, image in pages]
     tools = [
         html.Div(id=Ids.FRESHNESS, className="freshness"),
         _tool(Ids.COPY, "link-45deg", "Copy link to this view"),

@@ -105,6 +105,29 @@ def day_list(days: Sequence[date], most: int = 4) -> str:
     return ", ".join(texts) + (f" and {left} more" if left else "")
 
 
+def weekday(value: date) -> str:
+    return f"{value:%A} {day(value)}"
+
+
+def size(count: int) -> str:
+    """Bytes as people read them: `812 bytes`, `41.3 kB`, `2.1 MB`."""
+    if count < 1000:
+        return counted(count, "byte")
+    for limit, divisor, unit in ((999_950, 1e3, "kB"), (999_950_000, 1e6, "MB")):
+        if count < limit:
+            return f"{count / divisor:,.1f} {unit}"
+    return f"{count / 1e9:,.1f} GB"
+
+
+def duration(seconds: float) -> str:
+    """About how long: `18 s`, `4 min`, `2 h`, `3 days`."""
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
 def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 

@@ -10,8 +10,8 @@ import pytest
 from app.core.access import ROLES as PERMISSIONS
 from app.core.access import Permission
 from app.gate import CALLBACKS, PUBLIC, RULES, first_output
-from app.narrowing import NarrowedCosts, NarrowedMetadata
-from app.ports import CostStore, Metadata
+from app.narrowing import NarrowedCosts, NarrowedMetadata, NarrowedSource
+from app.ports import CostStore, Metadata, Source
 from tests.access.conftest import CANARIES, MINE, OTHER, ROLES, Door, closed
 from tests.pages.conftest import body_for
 
@@ -34,6 +34,8 @@ SCOPES = {
     "token mine": {"read"},
 }
 LIMITED = ("viewer-mine", "analyst-mine", "editor-mine", "token mine")
+MAY_REFUSE = ("/account", "/logout", "/login", "/claim", "/api/v1/ingestions/<id>/file")
+"""A form without its token; a file of all accounts for somebody who sees some."""
 TOKEN_PATHS = ("/api/", "/metrics", "/readyz")
 
 
@@ -85,6 +87,10 @@ def path_of(rule: str, house: Door) -> str:
         "/<path:path>": "/anything",
         "/api/<path:rest>": "/api/nothing",
         "/api/v1/jobs/<id>": "/api/v1/jobs/none",
+        "/api/v1/ingestions/<id>/file": f"/api/v1/ingestions/{ingestion.id}/file",
+        "/api/v1/restatements": f"/api/v1/restatements?{RANGE}",
+        "/api/v1/restatements/movement": f"/api/v1/restatements/movement?{RANGE}",
+        "/api/v1/reconciliation": "/api/v1/reconciliation?month=2026-10",
     }
     suites = "/_dash-component-suites/dash/dcc/async-graph.js"
     return suites if rule.startswith("/_dash-component-suites") else filled.get(rule, rule)
@@ -126,7 +132,7 @@ def test_route_by_role(house: Door, who: str, method: str, rule: str) -> None:
         assert answer.status_code == 403, rule
     else:
         assert answer.status_code not in (401, 303), rule
-        assert answer.status_code != 403 or rule in ("/account", "/logout", "/login", "/claim"), answer.data[:200]
+        assert answer.status_code != 403 or rule in MAY_REFUSE, answer.data[:200]
 
 
 # --- whose figures ------------------------------------------------------------------------------------------------
@@ -144,6 +150,11 @@ QUESTIONS = (
     "/api/v1/ingestions",
     "/api/v1/ingestions?limit=3",
     "/api/v1/ingestions?status=quarantined",
+    f"/api/v1/restatements?{RANGE}",
+    f"/api/v1/restatements?{RANGE}&format=csv",
+    f"/api/v1/restatements/movement?{RANGE}",
+    "/api/v1/notices",
+    "/api/v1/reconciliation?month=2026-10",
     "/api/v1/jobs",
     "/api/v1/openapi.json",
     "/api/docs",
@@ -251,22 +262,28 @@ def test_an_empty_account_set_sees_nothing(tmp_path: Any) -> None:
 # --- the views between the stores and those who see some accounts --------------------------------------------------
 
 CLOSED_METADATA = {
-    "prepare", "close", "put_day_record", "put_ingestion", "known_versions", "versions_of", "claim", "renew", "finish",
-    "requeue", "unfinished", "forget_jobs", "take_slot", "last_slot", "put_user", "user", "user_named", "users", "has_users",
+    "prepare", "close", "put_day_record", "put_ingestion", "known_versions", "claim", "renew", "finish",
+    "requeue", "forget_jobs", "take_slot", "add_revisions", "revision_keys", "add_notice", "put_month_totals", "put_reference", "reference_versions",
+    "put_user", "user", "user_named", "users", "has_users",
     "put_session", "session", "sessions", "see_session", "end_session", "end_sessions", "forget_sessions", "put_token",
     "token", "tokens", "use_token", "revoke_token", "put_once", "take_once", "append_audit", "audit", "audit_length",
 }  # fmt: skip
-CLOSED_COSTS = {"prepare", "replace", "day", "stored_days", "publish"}
+CLOSED_COSTS = {"prepare", "replace", "day", "stored_days", "publish", "forget"}
+CLOSED_SOURCE = {"list", "find", "open", "sidecar", "references", "reference"}
 
 
 @pytest.mark.parametrize(
     ("port", "view", "closed_methods"),
-    [(Metadata, NarrowedMetadata, CLOSED_METADATA), (CostStore, NarrowedCosts, CLOSED_COSTS)],
+    [
+        (Metadata, NarrowedMetadata, CLOSED_METADATA),
+        (CostStore, NarrowedCosts, CLOSED_COSTS),
+        (Source, NarrowedSource, CLOSED_SOURCE),
+    ],
 )
 def test_every_method_of_a_store_is_narrowed_or_closed(port: type, view: type, closed_methods: set[str]) -> None:
     methods = {name for base in port.__mro__ for name, found in vars(base).items() if callable(found)}
     methods = {name for name in methods if not name.startswith("_")}
-    passed_on = {"check", "ledger_version"}
+    passed_on = {"check", "ledger_version", "job_counts"}
     decided = {name for name in vars(view) if not name.startswith("_")} | passed_on | closed_methods
     assert methods - decided == set(), "decide in app/narrowing.py what of these a limited principal may see"
 

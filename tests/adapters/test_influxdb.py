@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -309,6 +310,23 @@ def test_prepare_makes_the_bucket_and_refuses_another_retention(server: Server, 
         influx.other(retention_days=0).prepare()
     with pytest.raises(CannotStart, match=r"keeps 180 days.*asks for 400 days"):
         influx.other(retention_days=400).prepare()
+
+
+@pytest.mark.server
+def test_two_that_start_at_once_make_one_bucket(influx: Influx) -> None:
+    """A worker and a scheduler on a new server: both find none, both make it, one is told that it exists."""
+    for _ in range(5):
+        bucket, together = f"test {uuid.uuid4()}", threading.Barrier(4)
+
+        def prepare(bucket: str = bucket, together: threading.Barrier = together) -> None:
+            store = influx.other(bucket=bucket)
+            together.wait()
+            store.prepare()
+
+        with ThreadPoolExecutor(4) as pool:
+            for prepared in [pool.submit(prepare) for _ in range(4)]:
+                prepared.result()
+        influx.other(bucket=bucket).check()
 
 
 @pytest.mark.server

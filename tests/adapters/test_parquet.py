@@ -472,3 +472,90 @@ def test_web_processes_need_no_columnar_engine() -> None:
     code = "import app.adapters.parquet, app.gridfile, sys; print('pyarrow' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert shown.stdout.strip() == "False"
+
+
+# --- forgetting ------------------------------------------------------------------------------------------------------
+
+AUTUMN = [date(2026, 9, 1) + timedelta(days=n) for n in range(75)]
+
+
+def autumn(files: Files) -> None:
+    for number, day in enumerate(AUTUMN):
+        files.take(day, {"a"}, {key("a", f"S{number % 3}"): values(f"{number}.5", None)})
+
+
+def total_of(store: CostStore, first: date, last: date) -> Decimal | None:
+    return store.rollup().frame(whole(first, last)).total
+
+
+@pytest.mark.parametrize("before", [date(2026, 10, 1), date(2026, 10, 17), AUTUMN[0], AUTUMN[-1] + timedelta(days=1)])
+def test_forgotten_days_are_gone_and_the_others_are_as_they_were(files: Files, before: date) -> None:
+    autumn(files)
+    version = files.store.rollup().version
+    gone = files.store.forget(before)
+    assert list(gone) == [day for day in AUTUMN if day < before]
+    left = [day for day in AUTUMN if day >= before]
+    for store in (files.store, files.other()):
+        assert list(store.stored_days()) == list(store.rollup().days) == left
+        assert store.rollup().version == version + bool(gone)
+        assert total_of(store, AUTUMN[0], AUTUMN[-1]) == (
+            sum(Decimal(f"{number}.5") for number, day in enumerate(AUTUMN) if day >= before) if left else None
+        )
+        for day in AUTUMN:
+            assert len(charges_of(store.day(day))) == (day >= before)
+    assert list(files.store.forget(before)) == []
+    assert files.store.rollup().version == version + bool(gone)
+    files.store.prepare()
+    assert list(files.store.rollup().days) == left
+
+
+def test_a_forgotten_day_can_come_back_and_its_month_goes_on(files: Files) -> None:
+    autumn(files)
+    files.store.forget(date(2026, 10, 17))
+    files.take(date(2026, 10, 16), {"a"}, {key("a"): values("1000")})
+    files.take(date(2026, 10, 17), {"a"}, {key("a"): values("2000")})
+    assert total_of(files.other(), date(2026, 10, 1), date(2026, 10, 17)) == 3000
+
+
+def test_a_reader_with_the_old_manifest_still_finds_its_files_and_they_go_later(files: Files) -> None:
+    autumn(files)
+    clock = [time.time()]
+    store = ParquetCostStore(files.root, retention_days=0, file_clock=lambda: clock[0])
+    old = files.store.rollup()
+    parquets = len(files.names("days/*/*.parquet"))
+    store.forget(date(2026, 10, 17))
+    assert old.frame(whole(AUTUMN[0], AUTUMN[1])).total == 2
+    assert len(files.names("days/*/*.parquet")) == parquets
+    clock[0] += KEEP_SECONDS + 1
+    store.forget(date(2026, 10, 17))
+    assert len(files.names("days/*/*.parquet")) == len([day for day in AUTUMN if day >= date(2026, 10, 17)])
+    assert len(files.names("months/*.grids")) == 2
+    assert list(files.other().rollup().days) == [day for day in AUTUMN if day >= date(2026, 10, 17)]
+
+
+def test_killed_before_the_manifest_changes_nothing_is_forgotten(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    autumn(files)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(ParquetCostStore, "_transaction", die)
+    with pytest.raises(Killed):
+        files.store.forget(date(2026, 10, 17))
+    monkeypatch.undo()
+    assert list(files.other().rollup().days) == AUTUMN
+    files.store.forget(date(2026, 10, 17))
+    assert list(files.other().rollup().days) == [day for day in AUTUMN if day >= date(2026, 10, 17)]
+
+
+def test_a_damaged_month_is_built_from_the_charges_that_are_left(files: Files) -> None:
+    autumn(files)
+    for path in files.root.glob("months/2026-10.*.grids"):
+        path.write_bytes(b"damaged")
+    other = files.other()
+    other.forget(date(2026, 10, 17))
+    expected = sum(Decimal(f"{n}.5") for n, day in enumerate(AUTUMN) if date(2026, 10, 17) <= day < date(2026, 11, 1))
+    assert total_of(files.other(), date(2026, 10, 1), date(2026, 10, 31)) == expected

@@ -89,6 +89,11 @@ def client_of(backends: Backends) -> FlaskClient:
 def empty_backends(root: Path) -> Backends:
     """Real parts with nothing in them; a queue in memory."""
     (root / "costs").mkdir(parents=True)
+    return backends_at(root)
+
+
+def backends_at(root: Path) -> Backends:
+    """Real parts over what is there."""
     settings = read_settings({}, data_dir=root / "data", source=(root / "costs").as_uri() + "/")
     metadata = SqliteMetadata(root / "metadata.sqlite")
     metadata.prepare()

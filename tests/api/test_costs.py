@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from app.api import costs as api_costs
-from app.api.costs import safe_cell
 from app.core.charges import DIMENSIONS, METRICS
+from app.core.exports import safe_cell
 from app.core.periods import GRANULARITIES, bucket_of
 from tests.api.conftest import ACCOUNTS, END, FIRST, HOLE, SERVICES, Charge, World, charges_of, take, write_day
 from tests.fakes import Down
@@ -367,17 +367,24 @@ def client_tomorrow(world: World) -> Any:
     return world.serving(clock=lambda: now + timedelta(days=1))
 
 
-def test_a_quarantined_day_is_named_at_once(empty: World, tmp_path: Any) -> None:
+def test_a_quarantine_that_begins_or_ends_is_named(empty: World, tmp_path: Any) -> None:
+    """It moves no figure, but the version that kept answers hang on."""
     import random
 
     take(empty.backends, write_day(tmp_path / "costs", FIRST, charges_of(FIRST, random.Random(1))))
     before = empty.get(COSTS, **ALL)
     (tmp_path / "costs" / "2026-09-21.csv").write_text("service\nS3\n")
     assert take(empty.backends, "2026-09-21.csv") == "quarantined"
+    # The ledger is read again at most a fifth of the time.
+    empty.backends.memo.pop("ledgers")
     after = empty.client.get(COSTS, query_string=ALL, headers={"If-None-Match": before.headers["ETag"]})
     assert after.status_code == 200
     assert after.json is not None
     assert after.json["freshness"]["quarantined"] == ["2026-09-21"]
+    quarantined = empty.backends.metadata.ledger_version()
+    write_day(tmp_path / "costs", FIRST + timedelta(days=1), charges_of(FIRST + timedelta(days=1), random.Random(2)))
+    assert take(empty.backends, "2026-09-21.csv") == "done"
+    assert empty.backends.metadata.ledger_version() == quarantined + 3, "the mark, the flip, the end of the quarantine"
 
 
 def test_head_is_get_without_a_body(world: World) -> None:

@@ -54,6 +54,20 @@ def test_the_job_does_what_it_says(empty: World, tmp_path: Any) -> None:
     assert ingest_object(empty.backends, job.params, lambda *_: None, job_id=job.id).status == "done"
 
 
+def test_a_file_that_was_dealt_with_is_read_again_when_asked(empty: World, tmp_path: Any) -> None:
+    from app.ingest import ingest_object
+    from tests.api.conftest import write_day
+
+    write_day(tmp_path / "costs", date(2026, 11, 1), [])
+    endings = []
+    for again in (False, False, True):
+        body = {"kind": "ingest", "params": {"key": "2026-11-01.csv", "again": again}}
+        job = empty.backends.metadata.job((post(empty.client, body).json or {})["id"])
+        assert job is not None
+        endings.append(ingest_object(empty.backends, job.params, lambda *_: None, job_id=job.id).status)
+    assert endings == ["done", "done-noop", "done"]
+
+
 def test_the_same_file_is_the_same_job_until_it_is_done(empty: World) -> None:
     first, second = post(empty.client).json, post(empty.client).json
     assert first is not None
@@ -146,6 +160,7 @@ def test_a_key_that_is_not_one_is_refused(empty: World, key: str) -> None:
         ({"kind": "ingest", "params": {"key": "../2026-11-01.csv"}}, 400, "params.key"),
         ({"kind": "ingest", "params": {"key": "2026-02-30.csv"}}, 400, "params.key"),
         ({"kind": "ingest", "params": {"key": "2026-11-01.csv", "source": "s3://other/"}}, 400, "params.source"),
+        ({"kind": "ingest", "params": {"key": "2026-11-01.csv", "again": "yes"}}, 400, "params.again"),
         ({"kind": "ingest", "params": []}, 400, "params"),
         ({"kind": "steal", "params": {}}, 400, "kind"),
         ({"params": {}}, 400, "kind"),
@@ -185,13 +200,13 @@ def test_a_backfill_is_submitted_with_its_days(empty: World) -> None:
 def test_a_backfill_beyond_retention_is_refused_up_front(empty: World) -> None:
     class Kept:
         def oldest(self, today: date) -> date:
-            return date(2026, 5, 10)
+            return date(2026, 5, 11)
 
     client = empty.serving(costs=Kept())
     answer = post(client, {"kind": "backfill", "params": {"months": 12}})
     assert (answer.status_code, answer.content_type) == (422, "application/problem+json")
     assert answer.json is not None
-    for word in ("2025-11-01", "2026-05-10", "180 days", "SPENDSCOPE_RETENTION_DAYS"):
+    for word in ("2025-11-01", "2026-05-11", "180 days", "SPENDSCOPE_RETENTION_DAYS"):
         assert word in answer.json["detail"]
     assert empty.get(JOBS).json["items"] == []
     assert post(client, {"kind": "backfill", "params": {"months": 5}}).status_code == 202

@@ -91,6 +91,22 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
             (200, f"/api/v1/ingestions/{ingestion}", None),
             (404, "/api/v1/ingestions/x", None),
         ],
+        ("get", "/api/v1/ingestions/{id}/file"): [
+            (200, f"/api/v1/ingestions/{ingestion}/file", None),
+            (404, "/api/v1/ingestions/x/file", None),
+        ],
+        ("get", "/api/v1/restatements"): [
+            (200, f"/api/v1/restatements?{RANGE}&limit=20", None),
+            (200, f"/api/v1/restatements?{RANGE}&metric=blended_cost&format=csv", None),
+            (400, f"/api/v1/restatements?{RANGE}&metric=x", None),
+        ],
+        ("get", "/api/v1/restatements/movement"): [(200, f"/api/v1/restatements/movement?{RANGE}", None)],
+        ("get", "/api/v1/reconciliation"): [
+            (200, "/api/v1/reconciliation?month=2026-10", None),
+            (200, "/api/v1/reconciliation?month=2026-10&format=csv", None),
+            (400, "/api/v1/reconciliation?month=2026-13", None),
+        ],
+        ("get", "/api/v1/notices"): [(200, "/api/v1/notices", None), (400, "/api/v1/notices?kind=x", None)],
         ("post", "/api/v1/jobs"): [
             (202, "/api/v1/jobs", body),
             (400, "/api/v1/jobs", {}),

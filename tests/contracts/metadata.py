@@ -22,6 +22,9 @@ from app.core.charges import Totals
 from app.core.jobs import FINAL, JOB_STATUSES, Job
 from app.core.ledger import AccountDay, DayRecord, Ingestion
 from app.core.periods import DAY as ONE_DAY
+from app.core.reconciliation import KeptReference, Reference
+from app.core.restatements import Move, Notice, Revision
+from app.core.retention import MonthTotals
 from app.errors import InvalidInput, Reason
 from app.ports import Metadata
 from tests.contracts.people import PeopleContract
@@ -62,6 +65,26 @@ def ingestion(id: str = "one", day: date = DAY, *, after: float = 0, **changes: 
     started = NOW + seconds(after)
     record = Ingestion(id, ROOT, f"{day}.csv", f"v-{id}", day, "ingested", started, started + seconds(1))
     return replace(record, **changes)
+
+
+def revision(number: int = 1, day: date = DAY, account: str = "111111111111", **changes: Any) -> Revision:
+    at = NOW + seconds(number)
+    return replace(Revision(day, account, number, at, f"{ROOT}{day}.csv", "ab12", totals(f"{number}.5")), **changes)
+
+
+def notice(id: str = "one", day: date = DAY, *, after: float = 0, **changes: Any) -> Notice:
+    moves = {"111111111111": Move(Decimal("1.50"), Decimal("-0.00000000000000000001"))}
+    return replace(Notice(id, "restated", NOW + seconds(after), day, "It moved.", moves), **changes)
+
+
+MONTH = date(2026, 11, 1)
+
+
+def kept_reference(version: str = "v1") -> Any:
+    days = {DAY: {"Usage": (Decimal("1.10"),), "$set": (Decimal("-0.00000000000000000001"),)}}
+    accounts = dict.fromkeys(HOSTILE, days)
+    reference = Reference(MONTH, NOW, "USD", ("amortized_cost",), accounts)
+    return KeptReference(ROOT, MONTH, version, None, reference)
 
 
 def job(id: str | None = None, *, key: str | None = None, after: float = 0, **changes: Any) -> Job:
@@ -177,8 +200,8 @@ class MetadataContract(PeopleContract):
             revision=1,
             accounts={
                 "111111111111": account_day("-0.00000000000000000001", first=totals("999999999999.99")),
-                "released": account_day("0", owner=None, sha256=None, estimated=True, revision=7),
-                "no blended": account_day("12.340", current=totals("0.1", blended=None)),
+                "released": account_day("0", owner=None, sha256=None, estimated=True, revision=7, released_by="f"),
+                "no blended": account_day("12.340", current=totals("0.1", blended=None), spoken=True),
             },
             sources={f"{ROOT}{DAY}.csv": "ab", f"{ROOT}{DAY}.csv.gz": "cd"},
             covered=frozenset({"111111111111", "released"}),
@@ -274,7 +297,143 @@ class MetadataContract(PeopleContract):
         read()
         assert max(kept) == store.ledger_version()
 
+    # --- months
+
+    def test_month_totals_come_back_as_they_were_put_and_are_replaced(self, store: Metadata) -> None:
+        first = MonthTotals(MONTH, 30, {name: totals("0.10", blended=None) for name in HOSTILE})
+        other = MonthTotals(date(2026, 9, 1), 1, {"a": totals("-0.00000000000000000001")})
+        for one in (first, other):
+            store.put_month_totals(one)
+        assert list(store.month_totals(date(2000, 1, 1), date(2100, 1, 1)).items()) == [
+            (other.month, other),
+            (MONTH, first),
+        ]
+        assert list(store.month_totals(date(2026, 9, 1), MONTH)) == [other.month]
+        store.put_month_totals(replace(first, days=2, accounts={}))
+        assert store.month_totals(MONTH, MONTH + ONE_DAY) == {MONTH: MonthTotals(MONTH, 2, {})}
+
+    # --- histories
+
+    def test_a_revision_comes_back_as_it_was_put(self, store: Metadata) -> None:
+        full = revision(3, source=HOSTILE[2], sha256="cd", totals=totals("-0.10", blended=None), estimated=True)
+        bare = revision(1, source=None, sha256=None, spoken=True)
+        store.add_revisions([full, bare])
+        assert store.revisions(DAY, DAY + ONE_DAY) == [bare, full]
+
+    def test_a_revision_is_kept_as_it_was_first_put(self, store: Metadata) -> None:
+        store.add_revisions([revision(1), revision(2)])
+        store.add_revisions([revision(2, sha256="other"), revision(3), revision(1, sha256="other")])
+        store.add_revisions([])
+        assert store.revisions(DAY, DAY + ONE_DAY) == [revision(1), revision(2), revision(3)]
+        assert store.revision_keys(DAY, DAY + ONE_DAY) == {revision(n).key for n in (1, 2, 3)}
+
+    def test_revisions_are_asked_by_day_and_account_and_names_are_only_names(self, store: Metadata) -> None:
+        many = [revision(n, DAY + d * ONE_DAY, name) for d in range(3) for name in HOSTILE for n in (1, 2)]
+        store.add_revisions(random.Random(7).sample(many, len(many)))
+        expected = sorted((one for one in many if one.day < DAY + 2 * ONE_DAY), key=lambda one: one.key)
+        assert store.revisions(DAY, DAY + 2 * ONE_DAY) == expected
+        assert store.revision_keys(DAY, DAY + 2 * ONE_DAY) == {one.key for one in expected}
+        some = set(HOSTILE[::2])
+        assert store.revisions(DAY, DAY + 2 * ONE_DAY, some) == [one for one in expected if one.account in some]
+        assert store.revisions(DAY, DAY + ONE_DAY, ["nobody"]) == []
+        assert store.revisions(DAY, DAY) == []
+
+    def test_of_several_writers_of_a_history_each_revision_is_there_once(self, store: Metadata) -> None:
+        mine = [[revision(n, sha256=f"writer {w}") for n in range(1, 20)] for w in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(store.add_revisions, mine))
+        found = store.revisions(DAY, DAY + ONE_DAY)
+        assert [one.revision for one in found] == list(range(1, 20))
+
+    def test_notices_are_kept_once_and_listed_newest_first(self, store: Metadata) -> None:
+        odd = notice("odd", DAY + ONE_DAY, after=3, kind="reference", message="é$set", moves={})
+        for one in (notice("a"), notice("b", after=1), odd):
+            assert store.add_notice(one)
+        assert not store.add_notice(notice("a", message="another"))
+        first = store.notices(limit=2)
+        rest = store.notices(limit=2, cursor=first.next_cursor)
+        assert [*first.items, *rest.items] == [odd, notice("b", after=1), notice("a")]
+        assert rest.next_cursor is None
+        assert store.notices(limit=9, kind="restated").items == [notice("b", after=1), notice("a")]
+        assert store.notices_about(DAY, DAY + ONE_DAY) == [notice("b", after=1), notice("a")]
+        assert store.notices_about(DAY, DAY + 2 * ONE_DAY) == [odd, notice("b", after=1), notice("a")]
+        assert store.notices_about(DAY + 2 * ONE_DAY, DAY + 9 * ONE_DAY) == []
+
+    # --- references
+
+    def test_a_reference_comes_back_as_it_was_put(self, store: Metadata) -> None:
+        assert store.reference(ROOT, MONTH) is None
+        assert store.reference_versions(ROOT) == {}
+        kept = kept_reference()
+        store.put_reference(kept)
+        assert store.reference(ROOT, MONTH) == kept
+        assert store.reference_versions(ROOT) == {MONTH: "v1"}
+        assert store.reference("s3://other/", MONTH) is None
+        assert store.reference(ROOT, date(2026, 9, 1)) is None
+
+    def test_a_newer_reference_takes_the_place_of_the_one_before(self, store: Metadata) -> None:
+        store.put_reference(kept_reference())
+        other = replace(kept_reference("v2").reference, accounts={"new": {DAY: {"Tax": (Decimal("-0.10"),)}}})
+        newer = replace(kept_reference("v2"), reference=other)
+        for _ in range(2):
+            store.put_reference(newer)
+            assert store.reference(ROOT, MONTH) == newer
+        empty = replace(newer, version="v3", reference=replace(other, accounts={}))
+        store.put_reference(empty)
+        assert store.reference(ROOT, MONTH) == empty
+
+    def test_one_that_cannot_be_read_is_known_and_leaves_the_last_that_could(self, store: Metadata) -> None:
+        bad = KeptReference(ROOT, MONTH, "v0", "it is not JSON", None)
+        store.put_reference(bad)
+        assert store.reference(ROOT, MONTH) == bad
+        store.put_reference(kept_reference())
+        store.put_reference(replace(bad, version="v2"))
+        assert store.reference_versions(ROOT) == {MONTH: "v2"}
+        expected = replace(kept_reference("v2"), problem="it is not JSON")
+        assert store.reference(ROOT, MONTH) == expected
+        store.put_reference(kept_reference("v3"))
+        assert store.reference(ROOT, MONTH) == kept_reference("v3")
+
+    def test_readers_have_one_whole_reference(self, store: Metadata) -> None:
+        """Two writers replace it again and again; what is read is one of them, all of it."""
+        versions = {}
+        for name in ("v1", "v2"):
+            accounts = {f"{name} {n}": {DAY: {"Usage": (Decimal(n),)}} for n in range(20)}
+            kept = kept_reference(name)
+            versions[name] = replace(kept, reference=replace(kept.reference, accounts=accounts))
+        store.put_reference(versions["v1"])
+        done = threading.Event()
+
+        def write(name: str) -> None:
+            for _ in range(15):
+                store.put_reference(versions[name])
+
+        def read() -> int:
+            seen = 0
+            while not done.is_set():
+                found = store.reference(ROOT, MONTH)
+                assert found is not None
+                assert found == versions[found.version]
+                seen += 1
+            return seen
+
+        with ThreadPoolExecutor(3) as pool:
+            reader = pool.submit(read)
+            for writer in [pool.submit(write, name) for name in versions]:
+                writer.result()
+            done.set()
+            assert reader.result() > 0
+
     # --- ingestions
+
+    def test_ingestions_are_found_by_day_and_bytes(self, store: Metadata) -> None:
+        for n in range(6):
+            store.put_ingestion(ingestion(str(n), DAY + n % 2 * ONE_DAY, sha256=f"sha {n // 2}"))
+        store.put_ingestion(ingestion("none", sha256=None))
+        found = store.ingestions_with(DAY, DAY + ONE_DAY, {"sha 0", "sha 2", "x"})
+        assert sorted(one.id for one in found) == ["0", "4"]
+        assert all(store.ingestion(one.id) == one for one in found)
+        assert store.ingestions_with(DAY, DAY + ONE_DAY, []) == []
 
     def test_an_ingestion_comes_back_as_it_was_put(self, store: Metadata) -> None:
         full = Ingestion(

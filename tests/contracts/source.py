@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.errors import Conflict, Quarantined, Unavailable
-from app.ports import Source, SourceObject
+from app.ports import REFERENCE_BYTES, Source, SourceObject
 
 DAY = date(2026, 11, 20)
 NAME = f"{DAY}.csv"
@@ -203,6 +203,35 @@ class SourceContract:
         place.put(f"../coverage/{DAY}.json", b'{"sha256": "x"}')
         assert place.source.sidecar(DAY) == b'{"sha256": "x"}'
         assert place.source.sidecar(date(2026, 11, 19)) is None
+
+    def test_references_lie_beside_the_root(self, place: Place) -> None:
+        assert list(place.source.references()) == []
+        for name in ("2026-10.json", "2026-09.json", "notes.txt"):
+            place.put(f"../reference/{name}", name.encode())
+        place.put("../reference/old/2026-08.json", b"below")
+        found = list(place.source.references())
+        assert [one.key for one in found] == ["2026-09.json", "2026-10.json", "notes.txt"]
+        assert place.source.reference(found[0]) == b"2026-09.json"
+        assert list(place.source.list()) == []
+
+    def test_a_reference_is_the_version_that_was_listed(self, place: Place) -> None:
+        place.put("../reference/2026-10.json", b"old bytes")
+        (old,) = place.source.references()
+        place.put("../reference/2026-10.json", b"new bytes")
+        with pytest.raises(Conflict, match=r"2026-10\.json"):
+            place.source.reference(old)
+        (new,) = place.source.references()
+        assert new.version != old.version
+        assert place.source.reference(new) == b"new bytes"
+
+    def test_a_reference_has_at_most_so_many_bytes(self, place: Place) -> None:
+        place.put("../reference/2026-10.json", b" " * REFERENCE_BYTES)
+        (found,) = place.source.references()
+        assert len(place.source.reference(found)) == REFERENCE_BYTES
+        place.put("../reference/2026-10.json", b" " * (REFERENCE_BYTES + 1))
+        (found,) = place.source.references()
+        with pytest.raises(Quarantined, match="32 MiB"):
+            place.source.reference(found)
 
     def test_a_sidecar_has_at_most_a_megabyte(self, place: Place) -> None:
         place.put(f"../coverage/{DAY}.json", b" " * MEGABYTE)

@@ -62,9 +62,9 @@ def test_a_backfill_beyond_cost_explorer_is_refused(months: int) -> None:
 
 def test_a_backfill_beyond_retention_is_refused() -> None:
     today = date(2026, 11, 25)
-    kept = today - timedelta(days=180)
+    kept = today - timedelta(days=179)
     with pytest.raises(
-        Refused, match=r"6 months reach back to 2026-05-01, but the cost store keeps 180 days \(since 2026-05-29"
+        Refused, match=r"6 months reach back to 2026-05-01, but the cost store keeps 180 days \(since 2026-05-30"
     ):
         history(6, today, kept)
     assert history(5, today, kept).start == date(2026, 6, 1)

@@ -46,7 +46,7 @@ def open_page(browser: Any, served: Served) -> Iterator[Open]:
             "request",
             lambda request: urlparse(request.url).hostname in ("127.0.0.1", None) or trouble.append(request.url),
         )
-        page.goto((base or served.url) + "/" + search)
+        page.goto((base or served.url + "/") + search)
         if ready:
             drawn(page)
         return page
@@ -331,7 +331,7 @@ def test_nothing_to_show_says_so_and_offers_the_way_out(open_page: Open, served:
 def test_without_any_data_the_page_says_how_to_begin(open_page: Open) -> None:
     empty = Served(memory_backends({}))
     try:
-        page = open_page(base=empty.url, ready=False)
+        page = open_page(base=empty.url + "/", ready=False)
         page.wait_for_selector("#message h2")
         assert page.locator("#message h2").inner_text() == "No cost data yet"
         assert "$" not in page.locator("main").inner_text()
@@ -342,7 +342,7 @@ def test_without_any_data_the_page_says_how_to_begin(open_page: Open) -> None:
 def test_a_stopped_server_is_said_and_the_old_view_stays(open_page: Open) -> None:
     own = Served(memory_backends(history=40))
     try:
-        page = open_page(base=own.url, quiet=True)
+        page = open_page(base=own.url + "/", quiet=True)
         before = shown_total(page)
     finally:
         own.stop()
@@ -357,7 +357,7 @@ def test_a_failing_store_is_said_and_trying_again_mends_it(open_page: Open) -> N
     own = Served(memory_backends(history=40))
     costs: Any = own.backends.costs
     try:
-        page = open_page(base=own.url, quiet=True)
+        page = open_page(base=own.url + "/", quiet=True)
         costs.down = True
         page.locator("#periods a", has_text="7d").click()
         page.wait_for_selector("#trouble:not([hidden])")
@@ -380,7 +380,7 @@ def test_names_of_services_are_text_wherever_they_stand(open_page: Open) -> None
     }
     own = Served(memory_backends(days))
     try:
-        page = open_page(base=own.url)
+        page = open_page(base=own.url + "/")
         assert page.locator("main img, .js-plotly-plot b").count() == 0
         assert hostile in page.locator(".breakdown").inner_text()
         assert "onerror=alert(1)" in page.locator("#usage-panel").inner_html()

@@ -19,8 +19,6 @@ from botocore.config import Config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("workers.collector", reason="the collector is not in this checkout")
-
 from app.backends import Backends
 from app.core.periods import DateRange
 from app.core.query import CostQuery

@@ -80,10 +80,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert shown.output.count("\n") == 1
 
 
-@pytest.mark.parametrize("amount", ["0", "-1", "much"])
+@pytest.mark.parametrize("amount", ["0", "-1", "much", "nan", "inf", "1e30", "1,000", ""])
 def test_a_budget_that_is_none_is_refused(tmp_path: Path, amount: str) -> None:
     shown = CliRunner().invoke(main, ["grafana", "export", "--out", str(tmp_path), f"--monthly-budget={amount}"])
     assert shown.exit_code == 2
+    assert f"--monthly-budget {amount!r} is not an amount" in shown.output
     assert stored(tmp_path) == {}
 
 

@@ -114,6 +114,22 @@ def test_what_was_changed_there_is_put_back(grafana: StandIn) -> None:
     assert grafana.groups["spendscope", "Spendscope costs"]["rules"][0]["for"] == "0s"
 
 
+def test_a_changed_part_of_a_panel_is_a_change(grafana: StandIn) -> None:
+    push(grafana)
+    panels = grafana.dashboards["spendscope-costs"]["dashboard"]["panels"]
+    panels[1]["fieldConfig"]["defaults"]["thresholds"]["steps"][1]["value"] = 1
+    assert "updated    dashboard Cloud cost" in push(grafana).output
+    panels = grafana.dashboards["spendscope-costs"]["dashboard"]["panels"]
+    panels[2]["fieldConfig"]["overrides"][0]["matcher"]["id"] = "byType"
+    assert "updated    dashboard Cloud cost" in push(grafana).output
+    assert "unchanged  dashboard Cloud cost" in push(grafana).output
+
+
+def test_an_address_with_a_password_is_refused(grafana: StandIn) -> None:
+    line = one_line(push(grafana, GRAFANA_URL="http://admin:secret-path@grafana:3000"), 2)
+    assert "GRAFANA_URL: " in line
+
+
 def test_a_new_budget_reaches_the_rules(grafana: StandIn) -> None:
     push(grafana)
     shown = push(grafana, "--monthly-budget", "1234.5")

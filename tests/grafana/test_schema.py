@@ -40,6 +40,10 @@ def broken(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         (lambda d: d["panels"][0]["options"].update(graphMode="sometimes"), "'sometimes' is none of"),
         (lambda d: d["panels"][0]["fieldConfig"]["defaults"].update(units="s"), ".units is unknown"),
         (lambda d: d["templating"]["list"][0].update(type="data source"), "'data source' is none of"),
+        (lambda d: d["panels"][4]["fieldConfig"]["defaults"]["custom"].update(drawStyle="bar"), "'bar' is none of"),
+        (lambda d: d["panels"][4]["fieldConfig"]["defaults"]["custom"].update(fill=1), ".fill is unknown"),
+        (lambda d: d["panels"][2]["options"].update(barWidth="wide"), "'wide' is not float"),
+        (lambda d: d["links"][0].update(titel="x"), ".titel is unknown"),
     ],
 )
 def test_what_the_schema_does_not_allow_is_found(change: Callable[[dict[str, Any]], Any], found: str) -> None:

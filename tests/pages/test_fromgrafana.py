@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.grafana.choices import Choices
 from app.grafana.dashboards import costs
@@ -32,6 +35,36 @@ START, END = "2026-10-26T00:00:00.000Z", "2026-11-24T23:59:59.999Z"
 def test_days_are_those_whose_first_second_grafana_shows(start: str, end: str, days: tuple[str, str]) -> None:
     found = read(address([("start", start), ("end", end)]), TODAY)
     assert (str(found.days.start), str(found.days.end), found.notices) == (*days, ())
+
+
+# hypothesis gives them their zone itself.
+instants = st.datetimes(datetime(2001, 1, 1), datetime(2097, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+
+
+@given(instants, st.timedeltas(timedelta(microseconds=1), timedelta(days=400)), st.sampled_from([0, 2, -7]))
+def test_any_range_becomes_the_days_that_begin_in_it(start: datetime, length: timedelta, hours: int) -> None:
+    zone = timezone(timedelta(hours=hours))
+    end = start + length
+    found = read(address([(n, at.astimezone(zone).isoformat()) for n, at in (("start", start), ("end", end))]), TODAY)
+    first = start.date() - timedelta(days=1)
+    begun = [day for n in range(length.days + 4) if start <= midnight(day := first + timedelta(days=n)) < end]
+    assert not found.notices
+    if begun:
+        assert list(found.days) == begun
+    else:
+        assert len(found.days) == 1
+
+
+def midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+names = st.sampled_from(["start", "end", "metric", "service", "var-service", "var-account", "from", "var-", ""])
+
+
+@given(st.lists(st.tuples(names, st.text(max_size=20))))
+def test_no_link_breaks_it(pairs: list[tuple[str, str]]) -> None:
+    read(address(pairs), TODAY)
 
 
 def test_variables_become_filters() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from app.backends import Backends
 from app.core.charges import METRICS
-from app.pages import overview, panels
+from app.pages import PAGES, overview, panels
 from app.pages.address import LEVELS, read
 from app.pages.view import View, look
 from app.web import create_app
@@ -168,7 +168,9 @@ def test_a_rejected_file_is_said() -> None:
     backends = memory_backends({d: c for d, c in days_back([charge("S", "r", "a", "10")]).items() if d != gone})
     ledger: Any = backends.metadata
     ledger.quarantined = frozenset({gone})
-    assert "The cost file of 10 Nov was rejected" in text_of(drawn(backends)["notices.children"])
+    found = drawn(backends)["notices.children"]
+    assert "The cost file of 10 Nov was rejected" in text_of(found)
+    assert '"href": "/data?day=2026-11-10"' in json.dumps(found)
 
 
 def test_old_data_is_said_in_the_header_and_above_the_page() -> None:
@@ -271,7 +273,8 @@ def test_every_id_of_every_callback_stands_in_the_layout() -> None:
                 collect(value)
 
     collect(client.get("/_dash-layout").get_json())
-    collect(json.loads(json.dumps(overview.layout(), default=lambda part: part.to_plotly_json())))
+    for _, _, _, module in PAGES:
+        collect(json.loads(json.dumps(module.layout(), default=lambda part: part.to_plotly_json())))
     for spec in app.callback_map.values():
         outputs = spec["output"] if isinstance(spec["output"], list | tuple) else [spec["output"]]
         wanted = [output.component_id for output in outputs] + [
@@ -316,3 +319,22 @@ def test_a_mistake_of_ours_has_a_reference(client: Any, app: Any, monkeypatch: p
     assert answer.status_code == 500
     assert answer.get_json()["reference"]
     assert "secret" not in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("dimension", LEVELS)
+@pytest.mark.parametrize("period", ["30d", "90d", "lm", "12m"])
+def test_a_range_that_reaches_back_beyond_retention_is_drawn_and_its_total_is_not_zero(
+    period: str, dimension: str
+) -> None:
+    backends = memory_backends()
+    costs: Any = backends.costs
+    costs.kept_since = TODAY - timedelta(days=20)
+    search = f"?period={period}&{dimension}=us-east-1"
+    assert drawn(backends, search)
+    view = view_of(backends, search.partition("&")[0])
+    assert view.spend.not_kept is not None
+    text = json.dumps(panels.total(view)[0])
+    if view.spend.total is None:
+        assert f"Not kept: only the days since {costs.kept_since}" in text
+    else:
+        assert view.spend.total == summed(backends, search.partition("&")[0], "amortized_cost")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 from click.testing import CliRunner
 
 from app.backends import Backends
@@ -272,6 +273,16 @@ def test_collect_prints_what_it_did_and_what_it_cost(deployed: Aws, tmp_path: Pa
     again = CliRunner().invoke(main, ["collect", "--start", str(start), "--accounts", A])
     assert again.exit_code == 1
     assert f"account {A} failed: ce:GetCostAndUsage answered AccessDeniedException" in again.output
+
+
+def test_collect_without_credentials_is_no_success(deployed: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(service: str, credentials: Any) -> Any:
+        raise NoCredentialsError
+
+    monkeypatch.setattr("workers.asking.open_client", none)
+    shown = CliRunner().invoke(main, ["collect"])
+    assert shown.exit_code == 1
+    assert "Cost Explorer could not be asked: no usable AWS credentials" in shown.output
 
 
 @pytest.mark.parametrize(

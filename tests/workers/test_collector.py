@@ -580,6 +580,16 @@ def test_accounts_asked_for_are_asked_of_the_payer_that_lists_them(place: Place)
     assert loops_of(aws.roles[ONE]) == []
 
 
+def test_a_payer_that_cannot_be_asked_is_no_success(place: Place) -> None:
+    """Also when nobody knows yet which accounts it has."""
+    aws = two_payers()
+    aws.sts.error = refusal("AssumeRole", "AccessDenied", 403)
+    report = collect(place, aws, roles=(ONE,))
+    assert not report.complete
+    assert report.unreached == {ONE: "sts:AssumeRole answered AccessDenied: no"}
+    assert f"{ONE} could not be asked" in "\n".join(report.lines())
+
+
 def test_an_account_that_two_payers_see_is_counted_once(place: Place) -> None:
     aws = two_payers(shared=True)
     collect(place, aws, roles=(ONE, TWO))
@@ -820,6 +830,25 @@ def test_a_coverage_that_another_run_left_behind_is_put_right(place: Place) -> N
     assert place.coverage()["failed"] == [B]  # place.coverage() checks that it is about the file
 
 
+def test_a_coverage_put_beside_a_file_that_was_just_replaced_is_put_right(place: Place) -> None:
+    """Another run has written its coverage, but not yet its file; ours finds the file unchanged and the coverage wrong."""
+    aws = aws_of(charge(A, "Amazon S3", "global", "1"))
+    collect(place, aws)
+    other = Place(place.folder / "other")
+    other.folder.mkdir()
+    collect(other, aws_of(charge(A, "Amazon S3", "global", "2")))
+    name = f"coverage/{DAY}.json"
+
+    def replace(each: str) -> None:
+        kept = place.target.read(each)
+        place.target.write(each, (other.folder / each).read_bytes(), kept.version if kept else None)
+
+    replace(name)
+    aws.now += timedelta(hours=1)
+    collect(place, aws, target=Meddled(place.target, 2, lambda: replace(f"costs/{DAY}.csv")))
+    assert place.coverage()["covered"] == [A]
+
+
 def test_two_processes_at_once_end_in_one_state(place: Place) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -889,6 +918,33 @@ def test_what_may_not_be_written_is_said_before_anything_is_asked(place: Place) 
     with pytest.raises(BadCredentials, match="s3:PutObject"):
         collect(place, aws, target=Forbidden(place.target, 0, None))
     assert aws.ce.billed == 0
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    start=st.one_of(
+        st.sampled_from(
+            [date(2028, 2, 28), date(2028, 2, 29), date(2027, 2, 28), date(2027, 12, 31), date(2028, 3, 26)]
+        ),
+        st.dates(date(2026, 1, 1), date(2029, 12, 31)),
+    ),
+    length=st.integers(1, 5),
+)
+def test_days_are_half_open_across_every_boundary(
+    tmp_path_factory: pytest.TempPathFactory, start: date, length: int
+) -> None:
+    """Month ends, leap days, days on which clocks change: each day's charges are in its file and nowhere else."""
+    place = Place(tmp_path_factory.mktemp("any"))
+    days = DateRange(start, start + timedelta(days=length))
+    around = [start + timedelta(days=n) for n in range(-2, length + 2)]
+    aws = aws_of(*(charge(A, f"of {day}", "global", "1", day=day) for day in around))
+    report = collect(place, aws, days)
+    assert sorted(report.written) == list(days)
+    assert {name for name in place.names() if name.startswith("costs/")} == {f"costs/{day}.csv" for day in days}
+    for day in days:
+        assert place.amounts(day) == {(A, f"of {day}", "global"): "1"}
+    asked = {(given["TimePeriod"]["Start"], given["TimePeriod"]["End"]) for _, given in aws.ce.asked}
+    assert asked == {(str(days.start), str(days.end))}
 
 
 # --- totals to reconcile with -------------------------------------------------------------------------------------

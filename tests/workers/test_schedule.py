@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,8 @@ import pytest
 from app.adapters.sqlite import SqliteMetadata
 from app.backends import Backends
 from app.core.jobs import Job
+from app.errors import BadCredentials
+from app.ingest import ingest_object
 from tests.fakes import Down, MemoryQueue
 from tests.workers.world import Clock, found, submitted, world_of
 from workers.schedule import Reaping, Watching, reap, slot_of
@@ -318,3 +320,50 @@ def test_a_new_store_is_prepared_by_the_scheduler(tmp_path: Path) -> None:
 
     assert _prepared(fresh, threading.Event())
     fresh.metadata.check()
+
+
+# --- references, histories, retention
+
+
+def refer(folder: Path, text: str) -> None:
+    (folder / "reference").mkdir(exist_ok=True)
+    (folder / "reference/2026-10.json").write_text(text)
+
+
+def test_a_look_at_the_source_reads_references_too(tmp_path: Path, world: Backends) -> None:
+    refer(tmp_path, "broken")
+    Watching(world).once()
+    kept = world.metadata.reference(world.source.root, date(2026, 10, 1))
+    assert kept is not None
+    assert kept.problem is not None
+
+
+def test_references_that_may_not_be_listed_do_not_stop_the_watch(
+    tmp_path: Path, world: Backends, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise BadCredentials("source", "not allowed")
+
+    monkeypatch.setattr(type(world.source), "references", refuse)
+    watching = Watching(world)
+    watching.once()
+    arrive(tmp_path, "2026-11-20")
+    clock.forward(world.settings.watch_seconds)
+    watching.once()
+    assert [job.params["key"] for job in world.metadata.unfinished()] == ["2026-11-20.csv"]
+
+
+def test_the_first_look_mends_histories_and_drops_what_is_beyond_retention(tmp_path: Path, clock: Clock) -> None:
+    keeping = world_of(tmp_path, clock=clock)
+    for day in ("2026-09-20", "2026-11-20"):
+        arrive(tmp_path, day)
+        ingest_object(keeping, {"key": f"{day}.csv"}, lambda *_: None)
+    short = world_of(tmp_path, clock=clock, retention_days=30)
+    record = short.metadata.day_record(date(2026, 11, 20))
+    parts = {name: replace(part, revision=2) for name, part in record.accounts.items()}
+    assert short.metadata.put_day_record(replace(record, revision=record.revision + 1, accounts=parts))
+    Watching(short).once()
+    kept = short.metadata.revisions(date(2026, 11, 20), date(2026, 11, 21))
+    assert [one.revision for one in kept] == [1, 2]
+    assert list(short.costs.stored_days()) == [date(2026, 11, 20)]
+    assert list(short.metadata.month_totals(date(2026, 1, 1), date(2027, 1, 1))) == [date(2026, 9, 1)]

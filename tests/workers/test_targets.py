@@ -18,9 +18,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from app.core.costexplorer import coverage_of
 from app.core.periods import DateRange
 from app.errors import BadCredentials, CannotStart, Conflict, Unavailable
-from tests.costexplorer import DAY, Aws, CostExplorer, charge
+from tests.costexplorer import DAY, Aws, CostExplorer, charge, refusing
 from tests.workers.test_collector import A, B, organisation
 from workers import collector
 from workers.asking import open_client
@@ -131,6 +132,31 @@ def test_files_lie_in_the_folder_and_beside_it(target: Target, tmp_path: Path) -
         assert [each["Key"] for each in s3.list_objects_v2(Bucket=target.bucket)["Contents"]] == [
             "team/coverage/x.json"
         ]
+
+
+def test_two_runs_at_once_end_in_one_state(target: Target) -> None:
+    """Four runs, two of which may not ask about B: the end has what was collected of each, and a coverage that fits."""
+    days = DateRange(DAY, DAY + timedelta(days=6))
+    charges = [charge(account, "Amazon S3", "global", "1.25", day=day) for account in (A, B) for day in days]
+
+    def run(number: int) -> None:
+        before = refusing(B) if number % 2 else lambda *_: None
+        aws = Aws(CostExplorer(charges, before=before), organisation(A, B))
+        aws.now += timedelta(seconds=number)
+        world = collector.World(clock=aws.clock, sleep=lambda _: None)
+        collector.Collector(collector.Setup(""), world, target=target, connect=aws.connect).collect(days)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(4)))
+    for day in days:
+        kept, beside = target.read(day_name(target, day)), target.read(f"coverage/{day}.json")
+        assert kept is not None
+        assert beside is not None
+        said = coverage_of(beside.data, kept.data)
+        assert said is not None
+        assert A in said.covered
+        assert said.covered | said.failed == {A, B}
+        assert {line.split(",")[1] for line in kept.data.decode().splitlines()[1:]} == {A, B}
 
 
 # --- one of them --------------------------------------------------------------------------------------------------
