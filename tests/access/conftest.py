@@ -9,13 +9,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask.testing import FlaskClient
 
 from app import access
 from app.backends import Backends
+from app.core.reconciliation import KeptReference, Reference
+from app.core.restatements import Move, Notice
 from app.gate import Gate
 from app.web import create_app
 from tests.api.conftest import Charge, empty_backends, take, write_day
@@ -131,6 +133,27 @@ def people(door: Door) -> None:
         door.tokens[name] = access.create_token(door.backends, user, name, scopes, 30)[0]
 
 
+def restated(door: Door, costs: Path, day: date) -> None:
+    """A day both accounts had more on than was said when it was complete; and a notice that names the other one."""
+    more = [replace(found, amortized_cost=found.amortized_cost * 3) for found in charges_of(day)]
+    assert take(door.backends, with_units(costs / write_day(costs, day, more))) == "done"
+    moves = {name: Move(Decimal(1), OTHER_AMOUNT if name == OTHER else Decimal(5)) for name in (MINE, OTHER)}
+    for name, kind, about in (
+        ("n1", "restated", moves),
+        ("n2", "restated", {OTHER: moves[OTHER]}),
+        ("n3", "reference", {}),
+    ):
+        door.backends.metadata.add_notice(Notice(name, cast(Any, kind), NOW, day, f"{OTHER} moved by 7313.37", about))
+
+
+def told_by_cost_explorer(door: Door) -> None:
+    days = {FIRST: {"Usage": (OTHER_AMOUNT,), "CanaryCategory": (OTHER_AMOUNT,)}}
+    accounts = {MINE: {FIRST: {"Usage": (Decimal(7),)}}, OTHER: days}
+    reference = Reference(FIRST.replace(day=1), NOW, "USD", ("amortized_cost",), accounts)
+    kept = KeptReference(door.backends.source.root, FIRST.replace(day=1), "v", f"{OTHER} cannot be read", reference)
+    door.backends.metadata.put_reference(kept)
+
+
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """With data and people; for asking only."""
@@ -139,6 +162,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     broken = f"account,service,region,amortized_cost,blended_cost,unblended_cost,usage_quantity\n{OTHER},CanaryService,r,{OTHER}x,1,1,1\n"
     (root / "costs" / f"{END}.csv").write_text(broken)
     assert take(door.backends, f"{END}.csv") == "quarantined"
+    restated(door, root / "costs", FIRST)
+    told_by_cost_explorer(door)
     people(door)
     yield door
     door.backends.metadata.close()

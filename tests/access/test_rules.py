@@ -203,6 +203,57 @@ def test_no_page_holds_another_accounts_values(house: Door, page: str) -> None:
         assert bool(found) == (who == "admin"), (who, found)
 
 
+def _given(item: dict[str, Any], search: str) -> dict[str, Any]:
+    return {**item, "value": "/data" if item["property"] == "pathname" else search}
+
+
+def calls(house: Door, search: str) -> list[dict[str, Any]]:
+    """A body for every callback that runs here, generated: an address for each of its inputs."""
+    found = []
+    for name, spec in house.app.callback_map.items():
+        if "callback" in spec:
+            outputs = spec["output"] if isinstance(spec["output"], list | tuple) else [spec["output"]]
+            given = [{"id": o.component_id, "property": o.component_property} for o in outputs]
+            inputs, state = ([_given(item, search) for item in spec[key]] for key in ("inputs", "state"))
+            several = isinstance(spec["output"], list | tuple)
+            body = {"output": name, "outputs": given if several else given[0], "inputs": inputs, "state": state}
+            found.append({**body, "changedPropIds": [f"{i['id']}.{i['property']}" for i in inputs[:1]]})
+    return found
+
+
+ADDRESSES = (
+    "",
+    f"?{RANGE}",
+    f"?{RANGE}&account={MINE}",
+    f"?{RANGE}&day=2026-10-20",
+    f"?{RANGE}&day=2026-11-05",
+    f"?{RANGE}&day=2026-10-20&show=restatements",
+    f"?{RANGE}&show=reconciliation&month=2026-10",
+    f"?{RANGE}&show=notices",
+)
+
+
+@pytest.mark.parametrize("search", ADDRESSES)
+def test_no_callback_tells_another_accounts_values(house: Door, search: str) -> None:
+    house.clock.now = house.clock.now.replace(day=6)
+    for body in calls(house, search):
+        for who in ("admin", *LIMITED[:3]):
+            answer = house.client_of(who).post("/_dash-update-component", json=body)
+            assert answer.status_code in (200, 204), (body["output"][:40], answer.get_data(as_text=True)[:300])
+            assert who == "admin" or leaks(answer.get_data(as_text=True)) == [], (who, body["output"][:40])
+
+
+def test_the_canaries_are_on_the_data_page_too(house: Door) -> None:
+    seen = "".join(
+        house.client_of("admin").post("/_dash-update-component", json=body).get_data(as_text=True)
+        for search in ADDRESSES
+        for body in calls(house, search)
+        if body["output"].startswith(("..data-", "data-", "..trust-"))
+    )
+    assert OTHER in seen
+    assert "moved by 7313.37" in seen
+
+
 def test_every_ingestion_is_shown_in_part_or_not_at_all(house: Door) -> None:
     mine = house.client_of("viewer-mine")
     for item in house.backends.metadata.ingestions(limit=100).items:
@@ -270,6 +321,15 @@ CLOSED_METADATA = {
 }  # fmt: skip
 CLOSED_COSTS = {"prepare", "replace", "day", "stored_days", "publish", "forget"}
 CLOSED_SOURCE = {"list", "find", "open", "sidecar", "references", "reference"}
+
+
+def test_a_file_of_all_accounts_is_for_those_who_see_all(house: Door) -> None:
+    found = house.backends.metadata.ingestions(limit=1, status="ingested").items[0]
+    assert house.client_of("viewer").get(f"/api/v1/ingestions/{found.id}/file").status_code == 200
+    for who in LIMITED:
+        answer = house.client_of(who).get(f"/api/v1/ingestions/{found.id}/file")
+        assert answer.status_code == 403
+        assert leaks(answer.get_data(as_text=True)) == []
 
 
 @pytest.mark.parametrize(
