@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
+from app.alerts import LOOK_BACK, tell_anomalies
 from app.backends import Backends
 from app.backtest import MOST_SERIES, Rules, replay, stored_deliveries
+from app.core.alerts import FoundAnomaly
 from app.core.anomaly import FIRST_DAYS, Anomaly, Detector
 from app.core.anomalyrecords import (
     AnomalyRecord,
@@ -53,6 +55,8 @@ WAITED_FOR: Final = ("ingest", KIND)
 BACKTEST: Final = "backtest"
 """The parameter of a detect job that counts alerts instead of keeping them."""
 SAMPLED: Final = 5
+NEW_FOR: Final = timedelta(days=7)
+"""For how long after its detection an anomaly that nobody had recorded yet is news."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def detect(backends: Backends, as_of: date | None = None, told: Told = lambda *_
     run = Run(backends.clock(), since, tuple(backends.metadata.planned_spend()))
     new, changed = _kept(backends, _heard_again(findings, arrivals), run, last)
     records = backends.metadata.anomalies(EARLIEST, LATEST)
+    tell_anomalies(backends, [told_of(record) for record in records if is_news(record, run.at)])
     backends.costs.show_anomalies([record for record in records if is_shown(record)])
     return Detected(last, new, changed, sum(record.state in ("open", "ongoing") for record in records))
 
@@ -154,6 +159,26 @@ def _kept(backends: Backends, findings: Sequence[Finding], run: Run, last: date)
         if len(stored) == len(todo):
             return new, changed
     raise Conflict("Anomalies are being changed too fast by somebody else. Try again.")
+
+
+def is_news(record: AnomalyRecord, now: datetime) -> bool:
+    """Whether channels are to be told: it was found while it was new, it began or ended lately, and nobody judged it.
+
+    What a first run finds in months of history is shown and not told.
+    """
+    if record.created.date() - record.detected_on > NEW_FOR or record.verdict is not None:
+        return False
+    return now - (record.updated if record.found == "resolved" else record.created) <= LOOK_BACK
+
+
+def told_of(record: AnomalyRecord) -> FoundAnomaly:
+    scope = record.scope
+    return FoundAnomaly(
+        record.id, record.kind, record.severity, record.date, record.start, record.expected, record.low, record.high,
+        record.actual, record.impact, record.updated, scope.account, scope.service, scope.region,
+        causes=tuple(" · ".join(value for _, value in cause.parts() if value) or "all" for cause in record.root_causes),
+        is_over=record.found == "resolved",
+    )  # fmt: skip
 
 
 def is_shown(record: AnomalyRecord) -> bool:

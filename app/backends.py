@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from app.channels import Channel, read_channels
 from app.config import Settings
 from app.errors import CannotStart
-from app.ports import Announcements, CostStore, Dashboards, Metadata, Queue, Source
+from app.limits import FallingBack, MemoryLimits
+from app.ports import (
+    Announcements,
+    CostStore,
+    Dashboards,
+    Limits,
+    Mail,
+    Metadata,
+    Queue,
+    Source,
+    Webhooks,
+)
 
 Clock = Callable[[], datetime]
 
@@ -31,18 +43,26 @@ class Backends:
     clock: Clock = utc_now
     announcements: Announcements | None = None
     """What the source says by itself, where it does; the source is listed all the same."""
+    channels: Mapping[str, Channel] = field(default_factory=dict, compare=False)
+    """Where notifications go, by name."""
+    webhooks: Webhooks | None = None
+    mail: Mail | None = None
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What app.costs keeps between requests of one process."""
+
+    limits: Limits = field(default_factory=MemoryLimits)
+    scope: str = ""
+    """Of whom an answer is for (core.access.Principal.scope): part of the state that every answer depends on."""
 
     def today(self) -> date:
         return self.clock().date()
 
 
 def current() -> Backends:
-    """The backends of the Flask app that serves this request."""
-    from flask import current_app
+    """The backends of the Flask app that serves this request, as whoever asks may see them (app.gate)."""
+    from flask import current_app, g
 
-    backends: Backends = current_app.extensions["spendscope"]
+    backends: Backends = g.get("spendscope_backends") or current_app.extensions["spendscope"]
     return backends
 
 
@@ -59,6 +79,9 @@ def open_backends(settings: Settings, *, clock: Clock = utc_now) -> Backends:
         queue=open_queue(settings),
         clock=clock,
         announcements=open_announcements(settings),
+        channels=read_channels(settings.channels_file),
+        webhooks=open_webhooks(settings),
+        mail=open_mail(),
     )
 
 
@@ -125,6 +148,26 @@ def open_queue(settings: Settings) -> Queue:
 
     url = settings.redis_url.get_secret_value() if settings.redis_url else private_url(settings.data_dir)
     return RqQueue(url, job_timeout=settings.job_timeout_seconds)
+
+
+def open_webhooks(settings: Settings) -> Webhooks:
+    from app.adapters.webhook import Reach, Webhook
+
+    return Webhook(Reach(settings.allowed_hosts))
+
+
+def open_mail() -> Mail:
+    from app.adapters.smtp import Smtp
+
+    return Smtp()
+
+
+def open_limits(settings: Settings) -> Limits:
+    from app.adapters.redislimits import RedisLimits
+    from app.adapters.rq import private_url
+
+    url = settings.redis_url.get_secret_value() if settings.redis_url else private_url(settings.data_dir)
+    return FallingBack(RedisLimits(url), MemoryLimits())
 
 
 def open_dashboards(settings: Settings) -> Dashboards:

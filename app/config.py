@@ -6,10 +6,12 @@ import os
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from app.errors import CannotStart
 
@@ -67,7 +69,8 @@ class Settings(BaseModel):
         16, ge=1, le=28, description="Day of the month up to which each collection rewrites the previous month too."
     )
     host: str = Field(
-        "127.0.0.1", description="Address the web server listens on; only loopback until access control lands."
+        "127.0.0.1",
+        description="Address the web server listens on; beyond loopback only where people can sign in (docs/access.md).",
     )
     port: int = Field(8050, ge=0, le=65535, description="Port of the web server.")
     demo: bool | None = Field(None, description="Serve the sample organisation. Default: yes when no source is set.")
@@ -87,7 +90,12 @@ class Settings(BaseModel):
     keep_jobs_days: int = Field(30, ge=1, description="Days that finished jobs stay listed.")
     cache_megabytes: int = Field(32, ge=0, description="Memory of a web process for finished answers.")
     secret_key: SecretStr | None = Field(
-        None, description="Signs sessions (`SPENDSCOPE_SECRET_KEY_FILE` for a mounted secret)."
+        None,
+        description="Signs forms, at least 32 random characters; unset: made in the data directory. Beyond one machine "
+        "it must be set (`SPENDSCOPE_SECRET_KEY_FILE` for a mounted secret).",
+    )
+    proxies: int = Field(
+        0, ge=0, le=5, description="Proxies in front whose X-Forwarded-For is believed; 0: it is ignored."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe messages to log.")
     log_format: Literal["text", "json"] = Field("text", description="`json` for one object a line.")
@@ -170,6 +178,31 @@ class Settings(BaseModel):
     )
     alert_emails: str | None = Field(None, description="Addresses of Grafana's contact point, separated by semicolons.")
 
+    channels_file: Path | None = Field(
+        None, description="TOML file of the channels that notifications go to (docs/notifications.md)."
+    )
+    webhook_hosts: str = Field(
+        "",
+        description="Hosts of channels that may be internal or use another port than 443: `chat.corp,gw.corp:8443`.",
+    )
+    stale_days: int = Field(
+        3, ge=1, le=60, description="Days since the newest day with cost after which data is called stale."
+    )
+
+    @field_validator("webhook_hosts")
+    @classmethod
+    def _webhook_hosts_are_names(cls, value: str) -> str:
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            if not re.fullmatch(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?", part):
+                raise ValueError(f"{part[:60]!r} is not a host like chat.corp or gw.corp:8443")
+        return value
+
+    @property
+    def allowed_hosts(self) -> frozenset[tuple[str, int]]:
+        """Names and ports of `webhook_hosts`."""
+        parts = (part.strip().lower().partition(":") for part in self.webhook_hosts.split(",") if part.strip())
+        return frozenset((name, int(port or 443)) for name, _, port in parts)
+
     @field_validator("source")
     @classmethod
     def _source_is_known(cls, value: str) -> str:
@@ -192,8 +225,24 @@ class Settings(BaseModel):
         return 180 if self.influxdb_url else 0
 
     @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the web server."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def behind_tls(self) -> bool:
+        """Whether browsers reach it by https: here or at a proxy, PUBLIC_URL says so."""
+        return self.public_url.startswith("https://")
+
+    @property
     def serves_demo(self) -> bool:
         return self.demo if self.demo is not None else not self.source
+
+
+NUMBERS: Final = (int, int | None, float, Decimal, bool | None)
 
 
 def environment_name(name: str) -> str:
@@ -219,10 +268,15 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        wrong = [
-            f"{environment_name(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
-        ]
-        raise CannotStart("; ".join(wrong)) from None
+        raise CannotStart("; ".join(_wrong(found) for found in error.errors())) from None
+
+
+def _wrong(found: ErrorDetails) -> str:
+    """The variable, its value where it cannot hold a secret (a text may: an address with a password), and why."""
+    name = str(found["loc"][0])
+    annotation = Settings.model_fields[name].annotation
+    shown = f" {str(found['input'])[:40]!r}" if annotation in NUMBERS else ""
+    return f"{environment_name(name)}{shown}: {found['msg'].removeprefix('Value error, ')}"
 
 
 def _file_value(variable: str, path: str) -> str:

@@ -124,6 +124,7 @@ def status_of(backends: Backends, settings: Settings) -> dict[str, Any]:
         counts = backends.metadata.job_counts()
         found["jobs_open"] = sum(number for status, number in counts.items() if status not in FINAL)
         found["jobs_failed"] = counts.get("failed", 0)
+        found |= _channels(backends)
     if parts["metadata"].ok and parts["costs"].ok:
         days = first_and_last_day(backends)
         coverage = ledgers_of(backends).coverage
@@ -137,6 +138,12 @@ def status_of(backends: Backends, settings: Settings) -> dict[str, Any]:
         found["kept_by_day_since"] = str(kept_since(backends))
         found["kept_by_month_since"] = str(min(backends.metadata.month_totals(EARLIEST, LATEST), default="none"))
     return found
+
+
+def _channels(backends: Backends) -> dict[str, str]:
+    """Whether each channel of notifications is sent to."""
+    states = {name: backends.metadata.channel_state(name).disabled for name in backends.channels}
+    return {f"channel_{name}": f"NOT OK: disabled: {why}" if why else "ok" for name, why in states.items()}
 
 
 @dataclass(frozen=True)
@@ -166,6 +173,8 @@ def examine(settings: Settings) -> list[Finding]:
     except SpendscopeError as error:
         return [*findings, Finding("wrong", "settings", error.message)]
     for name, part in parts.items():
+        if name == "source" and settings.serves_demo and not running:
+            continue  # `up` writes it
         # Without `up` the private queue and its workers are not expected to run.
         expected = running or bool(settings.redis_url) or name not in ("queue", "workers")
         expected &= name != "events"

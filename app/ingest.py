@@ -17,7 +17,7 @@ from app.backends import Backends
 from app.core.charges import METRICS, Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import TAKEN, Arrival, DayRecord, Decision, Ingestion, begin, decide, touched
-from app.core.periods import DAY
+from app.core.periods import DAY, EARLIEST, LATEST
 from app.errors import Conflict, InvalidInput, NotFound, Quarantined, Reason, Refused, Unavailable
 from app.jobs import submit
 from app.ports import SourceObject, StoredDay
@@ -67,8 +67,8 @@ def watch(backends: Backends, keys: Iterable[str] | None = None) -> Watched:
     """List the source and submit an ingest job for every object version that is not in the ledger, newest day first.
 
     `keys` limits it to these objects; one that is not in the source raises NotFound. A version that was quarantined
-    is known, not new, unless it is named: what stood in its way may be gone (retention, a limit). One that another version took the place of, and that is there again, is
-    new again (an ETag comes back with its bytes).
+    is known, not new, unless it is named: what stood in its way may be gone (retention, a limit). One that another
+    version took the place of, taken or refused, and that is there again is new again (an ETag comes back with its bytes).
     """
     if keys is not None:
         return _submitted(backends, _named(backends, keys), again=RETRIED)
@@ -105,16 +105,25 @@ def _submitted(backends: Backends, objects: Iterable[SourceObject], again: froze
     # Listed first: what a worker finishes meanwhile is known then.
     listed = list(objects)
     known = backends.metadata.known_versions(backends.source.root)
+    refused = backends.metadata.quarantined_days(EARLIEST, LATEST)
     for found in listed:
         day = day_of(found.key)
         if day is None:
             ignored += 1
-        elif known.get((found.key, found.version), "superseded") not in again:
+        elif known.get((found.key, found.version), "superseded") not in again and not (
+            day in refused and _is_back(backends, found)
+        ):
             seen += 1
         else:
             new.append((day, found))
     new.sort(key=lambda pair: pair[0], reverse=True)
     return Watched(tuple(submit_object(backends, day, found) for day, found in new), seen, ignored)
+
+
+def _is_back(backends: Backends, found: SourceObject) -> bool:
+    """Whether this version is there again in place of a newer one."""
+    newest = backends.metadata.versions_of(backends.source.root, found.key)[:1]
+    return any(one.version != found.version for one in newest)
 
 
 def day_of(key: str) -> date | None:
@@ -284,6 +293,8 @@ class _Taking:
         # A version that is looked at twice keeps its record, with what it was taken for.
         if kept.version != self.found.version:
             self._record(status="noop", notice="The same bytes are already ingested.")
+        elif _is_back(self.backends, self.found):
+            self._put(replace(kept, started=self.started, finished=self.backends.clock()))
         return Outcome("done-noop", f"{self.found.key}: these bytes are already ingested.", {"status": "noop"})
 
     def _take(self, parsed: ParsedDay, covered: frozenset[str] | None, failed: frozenset[str]) -> Outcome:
@@ -350,6 +361,8 @@ class _Taking:
     def _ingested(self, before: DayRecord, decision: Decision, parsed: ParsedDay) -> Outcome:
         notice = _notice(before, decision, parsed)
         held = tuple(sorted(decision.held))
+        # Before this one is recorded: a run that dies between the two is done again, and no older version stays known.
+        self._supersede_older()
         if held and not decision.replaced:
             owners = sorted({before.accounts[name].owner or "" for name in held})
             reason = Reason(
@@ -361,7 +374,6 @@ class _Taking:
             return Outcome("done", f"{self.found.key} is held: {reason.message}", {"status": "waiting"})
         revision = decision.record.revision
         self._record(status="ingested", parsed=parsed, held=held, notice=notice, revision=revision)
-        self._supersede_older()
         rows = parsed.totals.rows
         result = {"status": "ingested", "rows": rows, "day": str(self.day), "notice": notice}
         return Outcome("done", f"{self.found.key}: {rows} rows taken.", result)
@@ -387,8 +399,7 @@ class _Taking:
     ) -> None:
         from app.core.dailycsv import PARSER
 
-        was_quarantined = self._is_quarantined()
-        self.backends.metadata.put_ingestion(
+        self._put(
             Ingestion(
                 id=self.ingestion_id(),
                 source=self.backends.source.root,
@@ -411,7 +422,11 @@ class _Taking:
                 job_id=None if self.job_id == "direct" else self.job_id,
             )
         )
-        if was_quarantined or status == "quarantined":
+
+    def _put(self, ingestion: Ingestion) -> None:
+        was_quarantined = self._is_quarantined()
+        self.backends.metadata.put_ingestion(ingestion)
+        if was_quarantined or ingestion.status == "quarantined":
             self._move_version()
 
     def _is_quarantined(self) -> bool:
@@ -433,7 +448,7 @@ class _Taking:
 
     def _supersede_older(self) -> None:
         for older in self.backends.metadata.versions_of(self.backends.source.root, self.found.key):
-            if older.id != self.ingestion_id() and older.status in ("ingested", "noop"):
+            if older.id != self.ingestion_id() and older.status in ("ingested", "noop", "waiting"):
                 self.backends.metadata.put_ingestion(replace(older, status="superseded"))
 
 

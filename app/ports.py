@@ -15,12 +15,16 @@ from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
+from app.core.notifications import Attempt, ChannelState, Delivery
+from app.core.people import ApiToken, AuditEntry, AuditNote, Session, User
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
 from app.core.rollup import Rollup
 
 if TYPE_CHECKING:
+    from email.message import EmailMessage
+
     import pyarrow as pa
 
 
@@ -336,7 +340,105 @@ class Schedule(Protocol):
         """The newest slot taken under this name, None when there is none (those older than kept jobs are forgotten)."""
 
 
-class Metadata(Ledger, History, References, Anomalies, Jobs, Schedule, Protocol):
+class Outbox(Protocol):
+    """Notifications on their way (core.notifications): recorded before anything is sent, kept as the history of it."""
+
+    def add_deliveries(self, deliveries: Sequence[Delivery]) -> int:
+        """Keep those whose id is not there yet, the others stay as they are; how many were new."""
+
+    def delivery(self, id: str) -> Delivery | None: ...
+
+    def deliveries(
+        self, *, limit: int, cursor: str | None = None, channel: str | None = None, status: str | None = None
+    ) -> Listing[Delivery]:
+        """Newest first. Raises InvalidInput for a cursor it did not give out."""
+
+    def pending_deliveries(self, channel: str, *, limit: int = 20_000) -> list[Delivery]:
+        """Those of a channel that are neither sent, failed nor dropped, oldest first."""
+
+    def pending_channels(self) -> list[str]:
+        """Names of the channels that have any, in order."""
+
+    def mark_deliveries(self, ids: Sequence[str], attempt: Attempt) -> int:
+        """Record an attempt on those of them that are pending; how many they were."""
+
+    def channel_state(self, name: str) -> ChannelState:
+        """The channel's state, an empty one at revision 0 when it was never seen."""
+
+    def put_channel_state(self, state: ChannelState) -> bool:
+        """Store it if the stored revision is `state.revision - 1`; False when somebody else was faster."""
+
+    def forget_deliveries(self, *, finished_before: datetime) -> int:
+        """Housekeeping: drop what was sent, failed or dropped before this; how many."""
+
+
+class People(Protocol):
+    """Users, their sessions and API tokens, one-time secrets and the audit log (core.people)."""
+
+    def put_user(self, user: User) -> bool:
+        """Insert one of revision 1, else change the one of the revision before (its name stays); False when the name
+        is taken or somebody else was faster."""
+
+    def user(self, id: str) -> User | None: ...
+
+    def user_named(self, name: str) -> User | None: ...
+
+    def users(self) -> list[User]:
+        """By name."""
+
+    def has_users(self) -> bool:
+        """Cheap: asked every few seconds."""
+
+    def put_session(self, session: Session) -> None:
+        """Insert, or replace the one with this id."""
+
+    def session(self, id: str) -> Session | None: ...
+
+    def sessions(self, user_id: str) -> list[Session]:
+        """Newest first."""
+
+    def see_session(self, id: str, seen: datetime) -> None:
+        """Keep that it was used; nothing happens when it has ended meanwhile."""
+
+    def end_session(self, id: str) -> bool:
+        """False when there is none."""
+
+    def end_sessions(self, user_id: str) -> int:
+        """All of a user; how many."""
+
+    def forget_sessions(self, *, seen_before: datetime, created_before: datetime) -> int:
+        """Housekeeping: those that are over, and one-time secrets that have expired."""
+
+    def put_token(self, token: ApiToken) -> None: ...
+
+    def token(self, sha256: str) -> ApiToken | None: ...
+
+    def tokens(self) -> list[ApiToken]:
+        """Newest first."""
+
+    def use_token(self, id: str, now: datetime) -> None:
+        """Keep that it was used."""
+
+    def revoke_token(self, id: str, now: datetime) -> bool:
+        """False when there is none or it was revoked before."""
+
+    def put_once(self, id: str, kind: str, until: datetime, members: Mapping[str, str]) -> None:
+        """Keep something that can be taken once, until it expires. `id` is the hash of a secret."""
+
+    def take_once(self, id: str, kind: str, now: datetime) -> Mapping[str, str] | None:
+        """Its members, for exactly one caller; None when there is none, it was taken, or it has expired."""
+
+    def append_audit(self, note: AuditNote) -> AuditEntry:
+        """Write it after the last entry; entries are never changed and never removed."""
+
+    def audit(self, *, limit: int, after: int = 0) -> list[AuditEntry]:
+        """Entries with a number above `after`, in rising order."""
+
+    def audit_length(self) -> int:
+        """Number of the last entry."""
+
+
+class Metadata(Ledger, History, References, Anomalies, Jobs, Schedule, Outbox, People, Protocol):
     """The metadata store: one technology behind all of it."""
 
     def prepare(self) -> None:
@@ -371,6 +473,56 @@ class Queue(Protocol):
 
     def workers(self) -> int:
         """How many workers have shown a sign of life lately."""
+
+
+# --- how messages leave -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a receiver said: status, headers and the first bytes of its answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Webhooks(Protocol):
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answered:
+        """Post once; follows no redirect and takes at most 10 s.
+
+        Raises Refused for an address that must not be asked, Unavailable when there was no answer.
+        Neither repeats the address: it is a secret of most receivers.
+        """
+
+
+@dataclass(frozen=True)
+class Relay:
+    """A server that takes e-mail. `security`: TLS after STARTTLS, from the start, or none at all."""
+
+    host: str
+    port: int
+    security: Literal["starttls", "tls", "none"]
+    user: str | None = None
+    password: str | None = None
+
+
+class Mail(Protocol):
+    def send(self, message: EmailMessage, relay: Relay) -> None:
+        """Hand one message over; waits at most 8 s for each answer.
+
+        Raises BadCredentials or Refused when trying again does not help, Unavailable when it may.
+        """
+
+
+# --- how often something may be asked -----------------------------------------------------------------------------
+
+
+class Limits(Protocol):
+    """Counters of app.limits."""
+
+    def count(self, key: str, window: int, seconds: int) -> int:
+        """Add one to the counter of `key` in this window, and say how many that makes; it is forgotten afterwards."""
 
 
 # --- where dashboards and alerts go -------------------------------------------------------------------------------

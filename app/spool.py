@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +48,14 @@ def spool(stream: BinaryIO, key: str, most_bytes: int, *, directory: Path | None
         target = _Target(file, most_bytes, directory)
         taking: _Target | _Inflating = _Inflating(target) if key.endswith(".gz") else target
         sha256, raw_size = hashlib.sha256(), 0
-        while chunk := stream.read(CHUNK):
-            sha256.update(chunk)
-            raw_size += len(chunk)
-            if raw_size > most_bytes:
-                raise _too_large(most_bytes)
-            taking.write(chunk)
+        with ThreadPoolExecutor(1, "sha256") as beside:
+            while chunk := stream.read(CHUNK):
+                hashing = beside.submit(sha256.update, chunk)
+                raw_size += len(chunk)
+                if raw_size > most_bytes:
+                    raise _too_large(most_bytes)
+                taking.write(chunk)
+                hashing.result()
         taking.finish()
         yield Spooled(Path(file.name), sha256.hexdigest(), target.size, raw_size)
 

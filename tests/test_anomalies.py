@@ -20,18 +20,22 @@ from app.anomalies import (
     detect,
     detect_when_drained,
     forget_plan,
+    is_news,
     is_shown,
     plan,
     say,
+    told_of,
 )
 from app.backends import Backends
 from app.cli import main
-from app.core.anomalyrecords import BY_PLAN, AnomalyRecord
+from app.core.anomalyrecords import BY_PLAN, AnomalyRecord, Verdict
 from app.core.periods import DateRange
 from app.core.scopes import Scope
 from app.errors import Conflict, InvalidInput, NotFound
 from app.jobs import submit
+from app.narrowing import narrowed
 from tests import found
+from tests.contracts.metadata import anomaly
 from tests.found import DAY, LAST, SCOPE, SPIKE, day_file, take
 from workers.jobs import HANDLERS, run_job
 
@@ -225,6 +229,51 @@ def test_it_is_looked_once_when_all_is_ingested_and_once_a_day(backends: Backend
     tomorrow = replace(backends, clock=lambda: found.NOW + timedelta(days=1))
     detect_when_drained(tomorrow)
     assert detect_jobs(backends) == 1
+
+
+def test_who_sees_some_accounts_sees_and_judges_their_anomalies_only(backends: Backends) -> None:
+    detect(backends)
+    whole = only(backends)
+    mine, others = (narrowed(backends, frozenset({name}), {}) for name in found.ACCOUNTS)
+    assert anomalies_of(mine, AnomalyFilter()) == [whole]
+    assert say(mine, whole.id, "acknowledged", by="ana").state == "acknowledged"
+    assert anomalies_of(others, AnomalyFilter()) == []
+    with pytest.raises(NotFound):
+        say(others, whole.id, "acknowledged", by="bob")
+    wide = replace(whole, id="wide", revision=1, scope=Scope(None, None, "us-east-1"))
+    wide = replace(
+        wide, contributions=(*wide.contributions, replace(wide.contributions[0], scope=Scope("3", "a", "b")))
+    )
+    assert backends.metadata.put_anomaly(wide)
+    assert [one.id for one in anomalies_of(mine, AnomalyFilter())] == [whole.id]
+    with pytest.raises(NotFound):
+        mine.metadata.put_anomaly(replace(wide, revision=2))
+    plan(backends, Scope(), DateRange(SPIKE, LAST), "All of it", by="ana")
+    assert mine.metadata.planned_spend() == []
+
+
+@pytest.mark.parametrize(
+    ("detected", "created", "updated", "resolved", "news"),
+    [
+        (1, 0, 0, False, True),
+        (9, 0, 0, False, False),
+        (6, 5, 0, False, False),
+        (16, 15, 1, True, True),
+        (16, 15, 6, True, False),
+        (40, 1, 1, True, False),
+    ],
+)
+def test_only_what_is_new_is_told(detected: int, created: int, updated: int, resolved: bool, news: bool) -> None:
+    """All in days ago."""
+    record = replace(
+        anomaly("one", SPIKE, 1, verdicts=(), found="resolved" if resolved else "open"),
+        detected_on=(found.NOW - detected * DAY).date(),
+        created=found.NOW - created * DAY,
+        updated=found.NOW - updated * DAY,
+    )
+    assert is_news(record, found.NOW) is news
+    assert told_of(record).is_over is resolved
+    assert not is_news(record.said(Verdict("dismissed", found.NOW, "ana", "x")), found.NOW)
 
 
 def test_nothing_is_looked_for_in_an_empty_store(tmp_path: Path) -> None:

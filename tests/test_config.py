@@ -20,6 +20,14 @@ def test_every_wrong_value_is_named_at_once() -> None:
         read_settings({"SPENDSCOPE_PORT": "many", "SPENDSCOPE_CURRENCY": "dollars", "SPENDSCOPE_SOURCE": "ftp://x"})
     for name in ("SPENDSCOPE_PORT", "SPENDSCOPE_CURRENCY", "SPENDSCOPE_SOURCE"):
         assert name in str(wrong.value)
+    assert "SPENDSCOPE_PORT 'many': " in str(wrong.value)
+    assert "ftp" not in str(wrong.value), "a text may hold a password"
+
+
+@pytest.mark.parametrize("name", ["RETENTION_DAYS", "LEASE_SECONDS", "RESTATEMENT_NOTICE_PERCENT", "DEMO", "WORKERS"])
+def test_a_wrong_number_is_shown(name: str) -> None:
+    with pytest.raises(CannotStart, match=f"SPENDSCOPE_{name} 'ten': "):
+        read_settings({f"SPENDSCOPE_{name}": "ten"})
 
 
 def test_an_empty_variable_is_the_default() -> None:

@@ -14,7 +14,14 @@ ROWS = {
     for line in (ROOT / "docs/faults.md").read_text("utf-8").splitlines()
     if (cells := [cell.strip() for cell in line.strip("|").split("|")]) and re.fullmatch(r"[A-Z]\d+", cells[0])
 }
-CELLS = [*(f"O{number}" for number in range(1, 12)), "C5", "C9", "C10", *(f"L{number}" for number in range(1, 12))]
+CELLS = [
+    *(f"O{number}" for number in range(1, 12)),
+    "C5",
+    "C9",
+    "C10",
+    *(f"L{number}" for number in range(1, 12)),
+    *(f"N{number}" for number in range(1, 12)),
+]
 
 
 def functions_of(path: str) -> set[str]:

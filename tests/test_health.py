@@ -36,3 +36,9 @@ def test_an_events_queue_that_is_down_is_a_note_and_the_source_is_wrong(
     assert "never listed" in found["source"].sentence
     assert found["events"].verdict == "note"
     assert "found by listing, every 60 s" in found["events"].sentence
+
+
+def test_the_sample_that_nobody_has_written_yet_is_no_fault(tmp_path: Path, closed_port: int) -> None:
+    found = examine(read_settings({}, data_dir=tmp_path, port=closed_port))
+    assert [finding.verdict for finding in found if finding.part == "source"] == ["note"]
+    assert "wrong" not in [finding.verdict for finding in found if finding.part in ("source", "queue", "workers")]

@@ -14,16 +14,10 @@ from typing import Any, Final
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    TokenRetrievalError,
-)
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
+from app.aws import NO_CREDENTIALS
 from app.core import costexplorer as ce
 from app.core.charges import METRICS
 from app.core.periods import DateRange
@@ -91,6 +85,11 @@ def open_client(service: str, credentials: Mapping[str, str]) -> Any:
     region = session.region_name or "us-east-1"
     opened: Any = session.client
     return opened(service, region_name=region, config=config, **credentials)
+
+
+def has_credentials() -> bool:
+    """Whether this process finds any. Raises BotoCoreError when what it is told to use is not there (a profile)."""
+    return boto3.session.Session().get_credentials() is not None
 
 
 class Payer:
@@ -220,6 +219,6 @@ def told(error: Exception) -> str:
         action = f"{service.get(error.operation_name, 'ce')}:{error.operation_name}"
         message = str(error.response.get("Error", {}).get("Message", ""))
         return ce.clean(f"{action} answered {code_of(error)}: {message}"[:300]).rstrip(": ")
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | TokenRetrievalError):
+    if isinstance(error, NO_CREDENTIALS):
         return "no usable AWS credentials: give a key, a profile or a role"
     return f"AWS does not answer ({type(error).__name__})"

@@ -7,6 +7,8 @@ from datetime import date
 from decimal import Decimal
 from typing import Final
 
+from botocore.exceptions import BotoCoreError
+
 from app.backends import Backends, utc_now
 from app.collection import days_of, settled_days, unsettled
 from app.config import Settings
@@ -14,8 +16,9 @@ from app.core.collection import asked, months_of
 from app.core.costexplorer import accounts_from
 from app.core.jobs import Job
 from app.core.periods import DateRange
-from app.errors import Refused, SpendscopeError, Unavailable
+from app.errors import CannotStart, Refused, SpendscopeError, Unavailable
 from app.ingest import Outcome, Progress
+from workers import asking
 from workers.asking import FAILURES, RESERVE_SECONDS, Connect, Payer, World
 from workers.collector import Collector, Report, Setup, roles_of
 from workers.gathering import organization_accounts
@@ -39,10 +42,25 @@ def setup_of(settings: Settings) -> Setup:
 # --- from the command line ----------------------------------------------------------------------------------------
 
 
+def check_credentials(_: Settings) -> None:
+    """Raises CannotStart where this process has nothing to ask AWS with."""
+    try:
+        found = asking.has_credentials()
+    except BotoCoreError as error:
+        raise CannotStart(f"AWS credentials cannot be used: {str(error)[:200]}.") from None
+    if not found:
+        raise CannotStart(
+            "No AWS credentials were found to ask Cost Explorer with. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or run it where a role gives them."
+        )
+
+
 def run_collect(settings: Settings, start: str | None, end: str | None, accounts: list[str]) -> Report:
-    """Collect here and now. Raises InvalidInput, BadCredentials and Unavailable."""
+    """Collect here and now. Raises InvalidInput, CannotStart, BadCredentials and Unavailable."""
     days = asked(start, end, utc_now().date(), settings.collect_trailing_days, settings.collect_close_day)
-    return Collector(setup_of(settings)).collect(days, frozenset(accounts_from(accounts)) or None)
+    only = frozenset(accounts_from(accounts)) or None
+    check_credentials(settings)
+    return Collector(setup_of(settings)).collect(days, only)
 
 
 def count_accounts(settings: Settings) -> int | None:

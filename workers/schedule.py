@@ -11,17 +11,20 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
+from app.access import forget_old_sessions
 from app.anomalies import detect_when_drained
 from app.backends import Backends, open_backends
 from app.config import Settings
 from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
 from app.ingest import ANNOUNCED, UNREADABLE, look_at, mark, repair, watch
+from app.notifications import forget
 from app.ports import Announcement, Announcements
 from app.reconciliation import take_references
 from app.restatements import keep_histories
 from app.retention import keep_to_retention
 from workers.jobs import CREDENTIALS_WAIT_SECONDS
+from workers.notifying import Notifying
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,8 @@ def run_scheduler(settings: Settings) -> None:
     if backends.announcements is not None:
         hearing = Hearing(backends, backends.announcements)
         threading.Thread(target=hearing.run, args=(stop,), name="hear", daemon=True).start()
+    if backends.channels:
+        threading.Thread(target=Notifying(backends).run, args=(stop,), name="notify", daemon=True).start()
     Reaping(backends).run(stop)
     watching.join(0.5)
 
@@ -242,6 +247,8 @@ class Watching:
         oldest = self._backends.clock() - timedelta(days=self._backends.settings.keep_jobs_days)
         log.info("Housekeeping: %d old jobs forgotten", self._backends.metadata.forget_jobs(finished_before=oldest))
         keep_to_retention(self._backends)
+        forget(self._backends)
+        forget_old_sessions(self._backends)
 
 
 class Hearing:

@@ -20,6 +20,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
+from app.aws import NO_CREDENTIALS
 from app.errors import BadCredentials, CannotStart, Conflict, SpendscopeError, Unavailable
 
 CONTENT_TYPES: Final = {".csv": "text/csv; charset=utf-8", ".json": "application/json"}
@@ -134,10 +135,9 @@ class S3Target:
         return Unavailable("source", f"S3 answered {code} to {action} on {place}.")
 
     def _silent(self, error: Exception) -> SpendscopeError:
-        kind = type(error).__name__
-        if "Credential" in kind or "Token" in kind:
+        if isinstance(error, NO_CREDENTIALS):
             return BadCredentials("source", "No usable AWS credentials for S3: give a key, a profile or a role.")
-        return Unavailable("source", f"S3 bucket {self.bucket} does not answer ({kind}).")
+        return Unavailable("source", f"S3 bucket {self.bucket} does not answer ({type(error).__name__}).")
 
 
 def code_of(error: ClientError) -> str:

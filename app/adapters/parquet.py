@@ -191,10 +191,9 @@ class ParquetCostStore:
         before = self._kept(day)
         table = tidied(self._with_others(before, accounts, charges))
         columns = columns_of(day, table)
-        totals = account_totals(columns)
-        if before is not None and before.totals == totals and self._holds(before, table):
+        if before is not None and before.totals == account_totals(columns) and self._holds(before, table):
             return StoredDay(day, before.totals)
-        kept, grids = self._written(day, table, columns, totals)
+        kept, grids = self._written(day, table, columns)
         replaced = self._commit(day, kept, grids)
         self._retire(replaced)
         self._sweep([(self._root / kept.path).parent, self._root / "months"])
@@ -207,15 +206,14 @@ class ParquetCostStore:
         except Unavailable:
             return False
 
-    def _written(
-        self, day: date, table: pa.Table, columns: DayColumns, totals: Mapping[str, Totals]
-    ) -> tuple[_Kept, str]:
+    def _written(self, day: date, table: pa.Table, columns: DayColumns) -> tuple[_Kept, str]:
         """New files of the day and of its month, side by side; on any failure neither stays."""
         parquet, grids = self._new_paths(day)
         try:
             with ThreadPoolExecutor(1, "parquet") as beside:
                 written = beside.submit(self._write_day, parquet, day, table, columns)
                 write_month(self._root / grids, self._month_with(columns))
+                totals = account_totals(columns)
                 kept = written.result()
             if kept.totals != totals:
                 raise Conflict(f"{day} was written, but reads back differently; what was there stays.")

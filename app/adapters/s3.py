@@ -15,18 +15,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    SSOError,
-    TokenRetrievalError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
 from urllib3.exceptions import HTTPError
 
+from app.aws import NO_CREDENTIALS
 from app.core.reconciliation import unreadable
 from app.errors import BadCredentials, CannotStart, Conflict, Quarantined, Reason, SpendscopeError, Unavailable
 from app.ports import REFERENCE_BYTES, SourceObject
@@ -47,13 +40,6 @@ PROBE_SECONDS: Final = 2.0
 FAILURES: Final = (ClientError, BotoCoreError, HTTPError, HTTPException, OSError)
 """What a request, or reading its answer's body, may raise."""
 
-NO_CREDENTIALS: Final = (
-    NoCredentialsError,
-    PartialCredentialsError,
-    CredentialRetrievalError,
-    TokenRetrievalError,
-    SSOError,
-)
 REFUSED: Final = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"})
 """Refusals that do not always come with status 401 or 403."""
 

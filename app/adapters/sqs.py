@@ -12,16 +12,9 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    SSOError,
-    TokenRetrievalError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 
+from app.aws import NO_CREDENTIALS
 from app.core.s3events import NotAnEvent, objects_in
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
 from app.ports import Announcement
@@ -33,13 +26,6 @@ WAIT_SECONDS: Final = 20
 """SQS's longest: an idle queue costs three requests a minute."""
 CONNECT_SECONDS: Final = 5.0
 PROBE_SECONDS: Final = 2.0
-NO_CREDENTIALS: Final = (
-    NoCredentialsError,
-    PartialCredentialsError,
-    CredentialRetrievalError,
-    TokenRetrievalError,
-    SSOError,
-)
 REFUSED: Final = frozenset({"InvalidClientTokenId", "UnrecognizedClientException", "ExpiredToken", "InvalidSecurity"})
 """Refusals that do not always come with status 401 or 403."""
 HOST: Final = re.compile(r"(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.amazonaws\.com(?:\.cn)?")

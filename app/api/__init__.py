@@ -9,7 +9,18 @@ from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, default_exceptions
 from werkzeug.exceptions import NotFound as NoSuchPath
 
-from app.api import anomalies, costs, health, jobs, ledger, openapi, problems, reconciliation, restatements
+from app.api import (
+    anomalies,
+    costs,
+    health,
+    jobs,
+    ledger,
+    notifications,
+    openapi,
+    problems,
+    reconciliation,
+    restatements,
+)
 from app.api.routes import Arguments, Route
 from app.backends import current
 from app.errors import SpendscopeError
@@ -54,6 +65,7 @@ def _routes(requests: Requests) -> tuple[Route, ...]:
         *reconciliation.ROUTES,
         *anomalies.ROUTES,
         *jobs.ROUTES,
+        *notifications.ROUTES,
         Route("GET", "/api/v1/openapi.json", openapi_json, "This document", "application/json", tag="about"),
         Route("GET", "/api/docs", docs, "This document, to be read", "text/html", tag="about"),
         *health.ROUTES,

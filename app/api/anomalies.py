@@ -24,9 +24,8 @@ from app.core.arrivals import PARTS
 from app.core.periods import EARLIEST, LATEST, DateRange, day_from
 from app.core.query import choice
 from app.core.scopes import Scope
+from app.principal import principal
 
-SOMEBODY: Final = "somebody"
-"""Who says something over loopback, where nobody signs in."""
 KINDS: Final = ("rise", "creep", "drop", "new_cost", "data_outage")
 
 
@@ -64,7 +63,7 @@ def change_anomaly(_: Arguments, id: str) -> Response:
     backends = current()
     anomaly_of(backends, id)
     asked: AnomalyChange = body_of(AnomalyChange)
-    return answered(AnomalyAnswer.of(say(backends, id, asked.state, by=SOMEBODY, reason=asked.reason)))
+    return answered(AnomalyAnswer.of(say(backends, id, asked.state, by=principal().name, reason=asked.reason)))
 
 
 def planned_spend(_: Arguments) -> Response:
@@ -75,7 +74,7 @@ def plan_spend(_: Arguments) -> Response:
     asked: PlannedSpendRequest = body_of(PlannedSpendRequest)
     days = DateRange(day_from(asked.start, "start"), day_from(asked.end, "end"))
     scope = Scope(asked.account, asked.service, asked.region)
-    return answered(PlannedSpendAnswer.of(plan(current(), scope, days, asked.reason, by=SOMEBODY)), 201)
+    return answered(PlannedSpendAnswer.of(plan(current(), scope, days, asked.reason, by=principal().name)), 201)
 
 
 def forget_planned_spend(_: Arguments, id: str) -> Response:

@@ -13,13 +13,15 @@ from typing import Annotated, Any, ClassVar, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from app.channels import Channel
 from app.core.amounts import text
-from app.core.anomaly import Severity
+from app.core.anomaly import Severity as AnomalySeverity
 from app.core.anomaly import State as FoundState
 from app.core.anomalyrecords import AnomalyRecord, AnomalyState, Moment, PlannedSpend, Said
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import AccountDay, DayStatus, Ingestion, IngestionStatus
+from app.core.notifications import ChannelState, Delivery, DeliveryStatus, NotificationKind, Severity
 from app.core.reconciliation import Category
 from app.core.restatements import Move, Notice, NoticeKind
 from app.core.scopes import Scope
@@ -542,7 +544,7 @@ class AnomalyAnswer(Answer):
     id: str
     scope: ScopeAnswer
     kind: Kind
-    severity: Severity
+    severity: AnomalySeverity
     state: AnomalyState
     found: FoundState = Field(description="What the detector says, whatever people said.")
     withdrawn: bool = Field(description="Later figures took it away.")
@@ -670,6 +672,105 @@ class JobList(Answer):
 
     items: list[JobAnswer]
     next_cursor: str | None
+
+
+# --- notifications --------------------------------------------------------------------------------------------------
+
+
+class Fact(Answer):
+    name: str
+    value: str
+
+
+class DeliveryAnswer(Answer):
+    """A notification on its way to a channel, or what became of it."""
+
+    id: str
+    channel: str
+    kind: NotificationKind
+    severity: Severity
+    resolved: bool = Field(description="It tells that what an earlier one told is over.")
+    title: str
+    facts: list[Fact]
+    link: str | None
+    accounts: list[str] = Field(description="Those it is about; empty for all.")
+    occurred: dt.datetime
+    created: dt.datetime
+    status: DeliveryStatus
+    attempts: int
+    not_before: dt.datetime | None = Field(description="When it is tried again.")
+    finished: dt.datetime | None
+    message: str | None = Field(description="Why it failed, was dropped, or has to wait.")
+    message_id: str | None = Field(description="Of the message it went out with; a digest has several.")
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> DeliveryAnswer:
+        told = delivery.notification
+        return cls(
+            id=delivery.id,
+            channel=delivery.channel,
+            kind=told.kind,
+            severity=told.severity,
+            resolved=told.resolved,
+            title=told.title,
+            facts=[Fact(name=name, value=value) for name, value in told.facts],
+            link=told.link,
+            accounts=list(told.accounts),
+            occurred=told.occurred,
+            created=delivery.created,
+            status=delivery.status,
+            attempts=delivery.attempts,
+            not_before=delivery.not_before,
+            finished=delivery.finished,
+            message=delivery.message,
+            message_id=delivery.bundle,
+        )
+
+
+class Deliveries(Answer):
+    """Newest first."""
+
+    items: list[DeliveryAnswer]
+    next_cursor: str | None
+
+
+class ChannelAnswer(Answer):
+    """A channel without its address and keys."""
+
+    name: str
+    type: str
+    kinds: list[str]
+    least_severity: Severity
+    accounts: list[str]
+    quiet_hours: str | None
+    time_zone: str
+    disabled: str | None = Field(description="Why nothing is sent; null while it works.")
+
+    @classmethod
+    def of(cls, channel: Channel, state: ChannelState) -> ChannelAnswer:
+        return cls(
+            name=channel.name,
+            type=channel.type,
+            kinds=list(channel.kinds),
+            least_severity=channel.least_severity,
+            accounts=list(channel.accounts),
+            quiet_hours=channel.quiet_hours,
+            time_zone=channel.time_zone,
+            disabled=state.disabled,
+        )
+
+
+class Channels(Answer):
+    """In the order of the file."""
+
+    items: list[ChannelAnswer]
+    next_cursor: str | None
+
+
+class NotificationTest(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    channel: str = Field(max_length=40, description="Name of the channel.", examples=["platform"])
 
 
 # --- how it is ----------------------------------------------------------------------------------------------------

@@ -764,15 +764,18 @@ class _Day:
 
     def parsed(self) -> ParsedDay:
         texts = {name: self._texts(name) for name in TEXTS}
-        numbers = {name: self._numbers(name) for name in METRICS}
+        with ThreadPoolExecutor(1, "daily-csv") as beside:
+            ordering = beside.submit(self._order, texts)
+            numbers = {name: self._numbers(name) for name in METRICS}
+            zeros = _zeros(numbers)
+            totals, by_account = _totals(texts["account"], numbers, zeros)
+            chosen = ordering.result()
         flags = np.concatenate([np.zeros(0, np.bool_), *self._taken("estimated", np.zeros(self._rows, np.bool_))])
         codes, accounts = texts["account"]
         estimated = frozenset(accounts[code] for code in np.unique(codes[flags]).tolist())
-        chosen, zeros = self._order(texts), _zeros(numbers)
         if zeros.any():
             chosen = (np.arange(self._rows) if chosen is None else chosen)[~zeros if chosen is None else ~zeros[chosen]]
         table = _table(texts, numbers, flags, chosen)
-        totals, by_account = _totals(table)
         ignored = tuple(self._layout.ignored.values())
         return ParsedDay(self._day, table, totals, by_account, estimated, ignored, int(zeros.sum()))
 
@@ -849,15 +852,17 @@ def _table(
     flags: NDArray[np.bool_],
     chosen: NDArray[np.intp] | None,
 ) -> pa.Table:
-    """The chosen rows in their order; what it is made of is let go column by column."""
+    """The chosen rows in their order; what it is made of is let go as it is used."""
     rows = slice(None) if chosen is None else chosen
     columns: dict[str, Any] = {"estimated": pa.array(flags[rows])}
     for name in TEXTS:
         codes, values = texts.pop(name)
         columns[name] = _dictionary(codes[rows], values)
-    for name in METRICS:
-        array = numbers.pop(name)
-        columns[name] = array if chosen is None else array.take(pa.array(chosen))
+    if chosen is not None:
+        places = pa.array(chosen)
+        with ThreadPoolExecutor(READERS, "daily-csv") as movers:
+            columns |= zip(METRICS, movers.map(lambda name: numbers.pop(name).take(places), METRICS), strict=True)
+    columns |= numbers
     return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
 
 
@@ -869,15 +874,19 @@ def _dictionary(codes: NDArray[np.int32], values: list[str]) -> Any:
     return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(values, pa.string()))
 
 
-def _totals(table: pa.Table) -> tuple[Totals, dict[str, Totals]]:
-    """Exact sums of the file and of each account; `blended_cost` is None as soon as one row has none."""
+def _totals(
+    accounts: tuple[NDArray[np.int32], list[str]], numbers: Mapping[str, Any], zeros: NDArray[np.bool_]
+) -> tuple[Totals, dict[str, Totals]]:
+    """Exact sums of the file and of each account; `blended_cost` is None as soon as one row that counts has none."""
+    table = pa.table({"account": _dictionary(*accounts), **numbers})
+    if zeros.any():
+        table = table.filter(pa.array(~zeros))
     whole = pc.ScalarAggregateOptions(skip_nulls=False)
     wanted: list[Any] = [([], "count_all"), *((metric, "sum", whole) for metric in METRICS)]
     sums = table.group_by("account", use_threads=False).aggregate(wanted)
     columns = [sums["count_all"], *(sums[f"{metric}_sum"] for metric in METRICS)]
     parts = [Totals(*values) for values in zip(*(column.to_pylist() for column in columns), strict=True)]
-    accounts = dict(sorted(zip(sums["account"].cast(pa.string()).to_pylist(), parts, strict=True)))
-    return _added(parts), accounts
+    return _added(parts), dict(sorted(zip(sums["account"].cast(pa.string()).to_pylist(), parts, strict=True)))
 
 
 def _added(parts: Sequence[Totals]) -> Totals:

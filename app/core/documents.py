@@ -21,6 +21,7 @@ from app.core.anomalyrecords import AnomalyRecord, Moment, Part, PlannedSpend, V
 from app.core.charges import Totals
 from app.core.jobs import FINAL, Job, JobStatus
 from app.core.ledger import AccountDay, DayRecord, Ingestion
+from app.core.notifications import Attempt, ChannelState, Delivery, Notification
 from app.core.reconciliation import Reference
 from app.core.restatements import Move, Notice, Revision
 from app.core.retention import MonthTotals
@@ -460,6 +461,102 @@ def claim_end_document(
 def members_text(members: Mapping[str, Any]) -> str:
     """JSON in ASCII: any text comes back as it was, also what is no valid Unicode."""
     return json.dumps(dict(members), separators=(",", ":"))
+
+
+# --- notifications --------------------------------------------------------------------------------------------------
+
+
+def notification_document(notification: Notification) -> Document:
+    return {
+        "kind": notification.kind,
+        "severity": notification.severity,
+        "title": storable(notification.title),
+        "key": storable(notification.key),
+        "occurred": time_text(notification.occurred),
+        "facts": [[storable(name), storable(value)] for name, value in notification.facts],
+        "link": storable(notification.link),
+        "accounts": [storable(account) for account in notification.accounts],
+        "resolved": notification.resolved,
+    }
+
+
+def notification_from(document: Mapping[str, Any]) -> Notification:
+    return Notification(
+        kind=document["kind"],
+        severity=document["severity"],
+        title=document["title"],
+        key=document["key"],
+        occurred=time_from(document["occurred"]),
+        facts=tuple((name, value) for name, value in document["facts"]),
+        link=document["link"],
+        accounts=tuple(document["accounts"]),
+        resolved=document["resolved"],
+    )
+
+
+def delivery_document(delivery: Delivery) -> Document:
+    """Flat but for the notification, which is JSON text."""
+    return {
+        "id": delivery.id,
+        "channel": delivery.channel,
+        "created": time_text(delivery.created),
+        "notification": members_text(notification_document(delivery.notification)),
+        "status": delivery.status,
+        "bundle": delivery.bundle,
+        "attempts": delivery.attempts,
+        "not_before": _time_or_none(delivery.not_before),
+        "finished": _time_or_none(delivery.finished),
+        "message": storable(delivery.message),
+    }
+
+
+DELIVERY_FIELDS: Final = tuple(part.name for part in fields(Delivery))
+
+
+def delivery_from(document: Mapping[str, Any]) -> Delivery:
+    given = {name: document[name] for name in DELIVERY_FIELDS}
+    given["notification"] = notification_from(json.loads(given["notification"]))
+    for name in ("created", "not_before", "finished"):
+        given[name] = _time_from_or_none(given[name])
+    return Delivery(**given)
+
+
+def attempt_document(attempt: Attempt) -> Document:
+    """What an attempt changes of a delivery."""
+    return {
+        "status": attempt.status,
+        "bundle": attempt.bundle,
+        "attempts": attempt.attempts,
+        "not_before": _time_or_none(attempt.not_before),
+        "finished": _time_or_none(attempt.finished),
+        "message": storable(attempt.message),
+    }
+
+
+def channel_state_document(state: ChannelState) -> Document:
+    return {
+        "name": state.name,
+        "revision": state.revision,
+        "since": _time_or_none(state.since),
+        "held_until": _time_or_none(state.held_until),
+        "not_before": _time_or_none(state.not_before),
+        "recent": [time_text(moment) for moment in state.recent],
+        "refusals": state.refusals,
+        "disabled": storable(state.disabled),
+    }
+
+
+def channel_state_from(document: Mapping[str, Any]) -> ChannelState:
+    return ChannelState(
+        name=document["name"],
+        revision=document["revision"],
+        since=_time_from_or_none(document["since"]),
+        held_until=_time_from_or_none(document["held_until"]),
+        not_before=_time_from_or_none(document["not_before"]),
+        recent=tuple(map(time_from, document["recent"])),
+        refusals=document["refusals"],
+        disabled=document["disabled"],
+    )
 
 
 # --- places in lists ----------------------------------------------------------------------------------------------

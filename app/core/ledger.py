@@ -223,7 +223,7 @@ LOOKBACK: Final = 14
 
 @dataclass(frozen=True)
 class Coverage:
-    """Status of each day × account of a range; `days` has the worst of each day, None where nothing was expected."""
+    """Status of each day × account of a range; `days` has the status of each as a whole, None where nothing was expected."""
 
     accounts: Mapping[date, Mapping[str, DayStatus]]
     days: Mapping[date, DayStatus | None]
@@ -258,8 +258,9 @@ def coverage(
 ) -> Coverage:
     """Judge days, given in order. `records` should reach LOOKBACK days further back than `days`.
 
-    An account is expected once any day before, within LOOKBACK, had cost for it; a day whose only file was
-    quarantined is `quarantined`. Today and later are never expected.
+    An account is expected once any day before, within LOOKBACK, had cost for it. A day whose newest file was refused is
+    `quarantined`, also where earlier figures stay: those accounts keep their status, and the day is not up to date.
+    Today and later are never expected.
     """
     by_account: dict[date, Mapping[str, DayStatus]] = {}
     worst: dict[date, DayStatus | None] = {}
@@ -309,9 +310,11 @@ def _account_status(record: DayRecord | None, name: str, settled: bool, quaranti
 def _worst(
     accounts: Mapping[str, DayStatus], record: DayRecord | None, settled: bool, quarantined: bool
 ) -> DayStatus | None:
-    for status in ("quarantined", "missing", "settling"):
+    if quarantined:
+        return "quarantined"
+    for status in ("missing", "settling"):
         if status in accounts.values():
             return status
     if record is None or not record.complete_file:
-        return "quarantined" if quarantined else None
+        return None
     return "complete" if settled else "settling"

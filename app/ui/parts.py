@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -198,3 +198,13 @@ def link(text: Children, href: str, **props: Any) -> tags.Element:
 
 def swatch(colour: str) -> tags.Element:
     return tags.Span(className="swatch", style={"background": f"var({colour})"}, **attributes(aria_hidden="true"))
+
+
+def period_tabs(
+    periods: Mapping[str, tuple[str, str]], chosen: str | None, href: Callable[[str], str]
+) -> list[Children]:
+    """A link for each preset (short label, full label). Relative periods stay relative in it."""
+    return [
+        link(label, href(name), title=full, **attributes(aria_current="true" if name == chosen else None))
+        for name, (label, full) in periods.items()
+    ]

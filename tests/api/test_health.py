@@ -95,7 +95,7 @@ def test_readyz_is_bounded_when_everything_hangs(world: World, monkeypatch: pyte
     hanging = Hanging()
     began = time.perf_counter()
     answer = world.serving(costs=hanging, metadata=hanging, queue=hanging).get("/readyz")
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 10
     hanging.released.set()
     assert answer.status_code == 503
     assert answer.json is not None
@@ -156,7 +156,7 @@ def test_metrics_are_bounded_when_a_part_hangs(world: World) -> None:
 
     began = time.perf_counter()
     text = metrics.state_text(replace(world.backends, queue=hanging), seconds=0.3)  # type: ignore[arg-type]
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 10
     hanging.released.set()
     assert scraped(text.decode())["spendscope_part_up", (("part", "queue"),)] == 0
 

@@ -123,6 +123,15 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
             (400, "/api/v1/planned-spend", {}),
         ],
         ("delete", "/api/v1/planned-spend/{id}"): [(404, "/api/v1/planned-spend/x", None)],
+        ("get", "/api/v1/notifications"): [
+            (200, "/api/v1/notifications?channel=x&limit=9", None),
+            (400, "/api/v1/notifications?status=x", None),
+        ],
+        ("get", "/api/v1/notifications/channels"): [(200, "/api/v1/notifications/channels", None)],
+        ("post", "/api/v1/notifications/test"): [
+            (404, "/api/v1/notifications/test", {"channel": "x"}),
+            (400, "/api/v1/notifications/test", {}),
+        ],
         ("post", "/api/v1/jobs"): [
             (202, "/api/v1/jobs", body),
             (400, "/api/v1/jobs", {}),

@@ -22,6 +22,7 @@ from app.core.anomalyrecords import AnomalyRecord, Moment, Part, PlannedSpend, V
 from app.core.charges import Totals
 from app.core.jobs import FINAL, JOB_STATUSES, Job
 from app.core.ledger import AccountDay, DayRecord, Ingestion
+from app.core.notifications import Attempt, ChannelState, Delivery, Notification
 from app.core.periods import DAY as ONE_DAY
 from app.core.reconciliation import KeptReference, Reference
 from app.core.restatements import Move, Notice, Revision
@@ -29,6 +30,7 @@ from app.core.retention import MonthTotals
 from app.core.scopes import Scope
 from app.errors import InvalidInput, Reason
 from app.ports import Metadata
+from tests.contracts.people import PeopleContract
 
 DAY = date(2026, 11, 20)
 NOW = datetime(2026, 11, 24, 4, 30, 7, 125, tzinfo=UTC)
@@ -91,6 +93,14 @@ def anomaly(id: str = "one", start: date = DAY, days: int = 3, **changes: Any) -
     return replace(record, **changes)
 
 
+def delivery(id: str = "one", channel: str = "slack", *, after: float = 0, **changes: Any) -> Delivery:
+    """A pending one, created `after` seconds after NOW."""
+    told = Notification(
+        "restated", "warning", "It moved.", f"key {id}", NOW, (("Account", "1"),), "https://x/?a=b", ("1",)
+    )
+    return replace(Delivery(id, channel, told, NOW + seconds(after)), **changes)
+
+
 MONTH = date(2026, 11, 1)
 
 
@@ -143,6 +153,21 @@ def take_slots(open_store: Opening, slots: list[datetime], scheduler: str) -> li
     return won
 
 
+def take_channel(open_store: Opening, revisions: list[int], sender: str) -> list[int]:
+    """Try to be the one who moves a channel on, once a revision: those won."""
+    store = open_store()
+    won = []
+    for revision in revisions:
+        while (state := store.channel_state("slack")).revision < revision - 1:
+            pass
+        if state.revision == revision - 1 and store.put_channel_state(
+            replace(state, revision=revision, disabled=sender)
+        ):
+            won.append(revision)
+    store.close()
+    return won
+
+
 def prepare_again(open_store: Opening) -> int:
     store = open_store()
     store.prepare()
@@ -158,7 +183,7 @@ def in_processes(count: int, work: Callable[..., Any], arguments: list[tuple[Any
         return pool.starmap(work, arguments, chunksize=1)
 
 
-class MetadataContract:
+class MetadataContract(PeopleContract):
     """Subclasses give `store`, prepared and empty, and `open_store`, which opens the same one in any process."""
 
     contested = 200
@@ -607,6 +632,96 @@ class MetadataContract:
         put(ingestion("no day", key="x.csv", status="quarantined", day=None))
         assert store.quarantined_days(days[0], days[4]) == {days[0], days[2]}
         assert store.quarantined_days(days[4], days[4] + ONE_DAY) == {days[4]}
+
+    # --- notifications
+
+    def test_a_delivery_comes_back_as_it_was_added(self, store: Metadata) -> None:
+        told = Notification(
+            "anomaly",
+            "critical",
+            HOSTILE[0],
+            "k",
+            NOW,
+            tuple((name, name) for name in HOSTILE),
+            None,
+            tuple(HOSTILE),
+            True,
+        )
+        full = delivery(
+            notification=told, status="failed", bundle="b", attempts=3, not_before=SOON, finished=LATER, message="…"
+        )
+        assert store.add_deliveries([full]) == 1
+        assert store.delivery("one") == full
+        assert store.delivery("nothing") is None
+
+    def test_half_a_surrogate_pair_in_a_notification_does_no_harm(self, store: Metadata) -> None:
+        told = replace(delivery().notification, title="\udcff", key="\ud800", facts=(("\ud800", "\ud800"),))
+        store.add_deliveries([delivery(notification=told, message="\ud800")])
+        assert store.delivery("one").notification.title == "?"  # type: ignore[union-attr]
+
+    def test_a_delivery_is_added_once_and_stays_as_it_is(self, store: Metadata) -> None:
+        assert store.add_deliveries([delivery("a"), delivery("b")]) == 2
+        assert store.mark_deliveries(["a"], Attempt("a", "sent", 1, finished=SOON)) == 1
+        assert store.add_deliveries([delivery("a", after=9), delivery("c"), delivery("c", after=9)]) == 1
+        assert store.add_deliveries([]) == 0
+        assert store.delivery("a") == delivery("a", status="sent", bundle="a", attempts=1, finished=SOON)
+        assert store.delivery("c") == delivery("c")
+
+    def test_only_pending_deliveries_are_marked(self, store: Metadata) -> None:
+        store.add_deliveries([delivery("a"), delivery("b"), delivery("c")])
+        again = Attempt("both", "pending", 2, not_before=LATER, message="It was down.")
+        assert store.mark_deliveries(["a", "b", "nothing"], again) == 2
+        assert store.delivery("b") == delivery("b", bundle="both", attempts=2, not_before=LATER, message="It was down.")
+        assert store.mark_deliveries(["a"], Attempt("both", "sent", 3, finished=SOON)) == 1
+        assert store.mark_deliveries(["a", "b"], Attempt("both", "failed", 4, finished=LATER)) == 1
+        assert [found.status for name in "abc" if (found := store.delivery(name))] == ["sent", "failed", "pending"]
+        assert store.mark_deliveries([], again) == 0
+
+    def test_pending_deliveries_of_a_channel_oldest_first(self, store: Metadata) -> None:
+        store.add_deliveries([delivery(str(n), after=-n) for n in range(5)] + [delivery("other", "teams")])
+        store.mark_deliveries(["3"], Attempt("3", "sent", 1, finished=NOW))
+        assert [found.id for found in store.pending_deliveries("slack")] == ["4", "2", "1", "0"]
+        assert [found.id for found in store.pending_deliveries("slack", limit=2)] == ["4", "2"]
+        assert store.pending_channels() == ["slack", "teams"]
+        store.mark_deliveries(["other"], Attempt("other", "dropped", 0, finished=NOW))
+        assert store.pending_channels() == ["slack"]
+
+    def test_deliveries_page_by_page_newest_first(self, store: Metadata) -> None:
+        store.add_deliveries([delivery(f"{n:02}", "slack" if n % 2 else "teams", after=n // 3) for n in range(20)])
+        store.mark_deliveries(["05", "07"], Attempt("x", "sent", 1, finished=NOW))
+        seen, cursor = [], None
+        while True:
+            page = store.deliveries(limit=3, cursor=cursor)
+            seen += [found.id for found in page.items]
+            if (cursor := page.next_cursor) is None:
+                break
+        assert seen == [f"{n:02}" for n in reversed(range(20))]
+        assert {found.channel for found in store.deliveries(limit=50, channel="teams").items} == {"teams"}
+        assert [found.id for found in store.deliveries(limit=50, status="sent").items] == ["07", "05"]
+        with pytest.raises(InvalidInput):
+            store.deliveries(limit=3, cursor=store.deliveries(limit=3).next_cursor, channel="teams")
+
+    def test_ended_deliveries_are_forgotten_and_pending_ones_never(self, store: Metadata) -> None:
+        store.add_deliveries([delivery("a"), delivery("b"), delivery("c")])
+        store.mark_deliveries(["a"], Attempt("a", "sent", 1, finished=NOW))
+        store.mark_deliveries(["b"], Attempt("b", "failed", 1, finished=LATER))
+        assert store.forget_deliveries(finished_before=SOON) == 1
+        assert [found.id for found in store.deliveries(limit=9).items] == ["c", "b"]
+
+    def test_a_channels_state_moves_on_by_compare_and_set(self, store: Metadata) -> None:
+        assert store.channel_state("a.b") == ChannelState("a.b")
+        first = ChannelState("a.b", 1, NOW, SOON, LATER, (NOW, SOON), 2, "401")
+        assert store.put_channel_state(first)
+        assert store.channel_state("a.b") == first
+        assert not store.put_channel_state(replace(first, refusals=9))
+        assert not store.put_channel_state(replace(first, revision=3))
+        assert store.put_channel_state(second := ChannelState("a.b", 2))
+        assert store.channel_state("a.b") == second
+
+    def test_of_several_senders_one_holds_a_channel(self, store: Metadata, open_store: Opening) -> None:
+        revisions = list(range(1, 26))
+        won = in_processes(3, take_channel, [(open_store, revisions, f"s{n}") for n in range(3)])
+        assert sorted(revision for part in won for revision in part) == revisions
 
     # --- jobs: recording
 

@@ -150,6 +150,14 @@ def test_a_refused_file_is_quarantined_and_not_missing() -> None:
     assert found.days[second] == "quarantined"
 
 
+def test_a_day_whose_newest_file_was_refused_is_not_complete_though_its_figures_stay() -> None:
+    first, second, third = days_of(3)
+    found = judged(history(3, {"a": "1"}), 3, date(2026, 12, 1), quarantined=frozenset({second}))
+    assert found.days == {first: "complete", second: "quarantined", third: "complete"}
+    assert found.accounts[second] == {"a": "complete"}
+    assert found.complete_through == first
+
+
 def test_today_is_not_expected_and_an_empty_complete_day_is_complete() -> None:
     _, second, third = days_of(3)
     records = history(1, {"a": "1"}) | {second: decide(DayRecord(second), arrival({})).record}

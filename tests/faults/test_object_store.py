@@ -11,13 +11,18 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.adapters.folder import FolderSource
+from app.core.ledger import Ingestion
+from app.core.periods import DateRange
+from app.costs import ledgers_of
 from app.errors import InvalidInput, NotFound
 from app.health import check_parts
 from app.ingest import day_of, ingest_object, watch
+from app.ports import Metadata
 from tests.buckets import (
     KEY_ID,
     SECRET,
@@ -34,6 +39,7 @@ from workers.jobs import CREDENTIALS_WAIT_SECONDS
 from workers.schedule import Watching
 
 NEXT = DAY + timedelta(days=1)
+DAYS = DateRange(DAY, NEXT)
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +182,55 @@ def test_o5_a_damaged_body_is_quarantined_and_the_old_day_stays(
     assert list(place.iterdir()) == []
     deployed.check()
     assert watch(deployed.world).jobs == (), "known, and not read again"
+
+
+def test_o5_the_old_object_put_back_in_place_of_a_damaged_one_ends_the_quarantine(deployed: Faulty) -> None:
+    """It has the ETag that it had before: only what was looked at last tells that it is there again."""
+    world = deployed.world
+    deployed.put(cost_file(0)[:-20], good=False)
+    assert deployed.run(deployed.submitted()).status == "quarantined"
+    assert ledgers_of(world).freshness(DAYS).quarantined == (DAY,), "the old figures stay, and are not up to date"
+    deployed.put(cost_file(0))
+    deployed.clock.forward(61)
+    assert deployed.run(deployed.submitted()).status == "done-noop"
+    world.memo.clear()  # the ledger is read again at most a fifth of the time
+    assert ledgers_of(world).freshness(DAYS).quarantined == ()
+    deployed.check()
+    assert watch(world).jobs == (), "known, and not read again"
+
+
+def test_bytes_that_come_back_after_a_run_died_are_taken_again(deployed: Faulty) -> None:
+    """Dead after the flip and before the older version was marked as replaced."""
+    deployed.put(cost_file(1), good=False)
+    job = deployed.submitted()
+    for deaths in range(2):
+        dying = Dying(deployed.world.metadata, writes=deaths)
+        with pytest.raises(Killed):
+            ingest_object(replace(deployed.world, metadata=dying), job.params, lambda *_: None, job_id=job.id)  # type: ignore[arg-type]
+    assert deployed.run(job).status == "done"
+    deployed.put(cost_file(0))
+    assert deployed.run(deployed.submitted()).status == "done"
+    deployed.check()
+
+
+class Killed(BaseException):
+    pass
+
+
+class Dying:
+    """A metadata store whose process dies after so many ingestions were written."""
+
+    def __init__(self, metadata: Metadata, writes: int) -> None:
+        self._metadata, self._writes = metadata, writes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._metadata, name)
+
+    def put_ingestion(self, ingestion: Ingestion) -> None:
+        if not self._writes:
+            raise Killed
+        self._writes -= 1
+        self._metadata.put_ingestion(ingestion)
 
 
 def _flipped(data: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -21,6 +22,7 @@ from app.core.query import CostQuery
 from app.costs import ask
 from app.errors import InvalidInput, Refused, Unavailable
 from app.ingest import ingest_object, watch
+from tests.buckets import only_our_aws
 from tests.costexplorer import Aws, CostExplorer, charge, refusal, refusing
 from tests.workers.test_collector import A, B, organisation
 from tests.workers.world import Clock, found, world_of
@@ -255,6 +257,8 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Aws:
     """A folder as source, and an AWS that is not there but answers."""
     monkeypatch.setenv("SPENDSCOPE_SOURCE", (tmp_path / "costs").as_uri())
     monkeypatch.setenv("SPENDSCOPE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     today = datetime.now(UTC).date()
     days = [today - timedelta(days=n) for n in range(1, 70)]
     aws = Aws(CostExplorer([charge(A, "Amazon S3", "global", "1", day=day) for day in days]), organisation(A))
@@ -275,7 +279,24 @@ def test_collect_prints_what_it_did_and_what_it_cost(deployed: Aws, tmp_path: Pa
     assert f"account {A} failed: ce:GetCostAndUsage answered AccessDeniedException" in again.output
 
 
-def test_collect_without_credentials_is_no_success(deployed: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("arguments", [["collect"], ["backfill", "--months", "1"]])
+@pytest.mark.parametrize("profile", [None, "nowhere"])
+def test_without_credentials_it_is_one_line_and_exit_2(
+    deployed: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], profile: str | None
+) -> None:
+    (tmp_path / "costs").mkdir()
+    only_our_aws(monkeypatch)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    if profile:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+    shown = CliRunner().invoke(main, arguments)
+    assert shown.exit_code == 2, shown.output
+    assert re.fullmatch(r"spendscope: .*AWS (credentials|profile).*\n", shown.output), shown.output
+    assert not (tmp_path / "collections").exists(), "nothing was begun"
+
+
+def test_a_payer_that_cannot_be_asked_is_no_success(deployed: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(service: str, credentials: Any) -> Any:
         raise NoCredentialsError
 

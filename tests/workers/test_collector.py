@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import CredentialRetrievalError, EndpointConnectionError, NoCredentialsError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -654,6 +654,7 @@ def test_no_permission_names_the_action_and_writes_no_cost(place: Place) -> None
     ("error", "tries", "said"),
     [
         (NoCredentialsError(), 1, "no usable AWS credentials"),
+        (CredentialRetrievalError(provider="sso", error_msg="expired"), 1, "no usable AWS credentials"),
         (EndpointConnectionError(endpoint_url="https://ce"), 4, "AWS does not answer (EndpointConnectionError)"),
         (refusal("GetCostAndUsage", "InternalServerError", 500), 4, "ce:GetCostAndUsage answered InternalServerError"),
         (refusal("GetCostAndUsage", "DataUnavailableException"), 1, "answered DataUnavailableException"),

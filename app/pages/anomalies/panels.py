@@ -58,6 +58,8 @@ def state_tabs(view: AnomaliesView) -> list[Children]:
 
 
 def looked(view: AnomaliesView) -> list[Children]:
+    if not view.sees_all:
+        return [html.Span("Those of your accounts alone; wider ones are shown to those who see all accounts.")]
     if view.looked is None or view.looked.finished is None:
         return [html.Span("Not looked for yet: it is done once all that arrived is ingested, and every day.")]
     as_of = view.looked.result.get("as_of")
@@ -104,7 +106,7 @@ def _nothing(view: AnomaliesView) -> str:
         return "No cost data yet. Anomalies are looked for as soon as four weeks of it are stored."
     if view.counts:
         return "No anomaly matches these filters."
-    if view.looked is None:
+    if view.looked is None and view.sees_all:
         return "Not looked for yet. It is done once all that arrived is ingested; that may take a minute."
     return (
         "No anomaly was found in what is stored: every day was within what its past let expect, or too small to matter."
@@ -306,6 +308,8 @@ def timeline(view: AnomaliesView) -> Children:
 def backtest(view: AnomaliesView) -> Children:
     """`With these settings you would have had 12 alerts …`, from a job: never counted in a request."""
     job = view.backtest
+    if not view.sees_all:
+        return "It is counted over all accounts, and you see some of them."
     if job is None:
         return "Nothing was counted yet. Choose limits and count: a job replays the last 12 months as they arrived."
     limits = _limits(view, job.params.get("min_daily"), job.params.get("min_total"))

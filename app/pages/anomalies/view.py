@@ -23,6 +23,7 @@ from app.core.scopes import Scope
 from app.core.usualrange import Usual, usual_range
 from app.costs import Snapshot, snapshot
 from app.pages.anomalies.address import Address
+from app.principal import principal
 
 MOST_LISTED: Final = 200
 SPARK_DAYS: Final = 30
@@ -58,6 +59,7 @@ class AnomaliesView:
     band: Band | None
     looked: Job | None
     backtest: Job | None
+    sees_all: bool = True
 
 
 def look(backends: Backends, address: Address) -> AnomaliesView:
@@ -81,6 +83,7 @@ def look(backends: Backends, address: Address) -> AnomaliesView:
         band=_band(now, chosen) if chosen and now.known else None,
         looked=_looked(backends),
         backtest=next(newest_backtests(backends), None),
+        sees_all=principal().accounts is None,
     )
 
 

@@ -49,16 +49,7 @@ INGESTIONS_PATH: Final = "/api/v1/ingestions"
 
 
 def period_tabs(address: Address) -> list[Children]:
-    """Relative periods stay relative in the link."""
-    return [
-        parts.link(
-            label,
-            replace(address, period=name).href(),
-            title=full,
-            **attributes(aria_current="true" if name == address.period else None),
-        )
-        for name, (label, full) in PERIODS.items()
-    ]
+    return parts.period_tabs(PERIODS, address.period, lambda name: replace(address, period=name).href())
 
 
 def freshness(view: DataView) -> list[Children]:

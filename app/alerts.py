@@ -1,0 +1,151 @@
+"""What is worth telling, looked up in the records: whatever was recorded is told, however often anybody died meanwhile.
+
+Looking again finds the same events with the same keys, and those are one delivery a channel (app.notifications).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+from typing import Final
+
+from app.backends import Backends
+from app.core.alerts import FoundAnomaly, Mover, Week, anomaly, data_stale, last_week, noticed, quarantined, weekly
+from app.core.messages import resolution
+from app.core.notifications import Notification
+from app.core.periods import DateRange
+from app.core.query import CostQuery
+from app.core.restatements import Move
+from app.costs import Snapshot, ledgers_of, snapshot
+from app.notifications import met, notify
+
+log = logging.getLogger(__name__)
+
+LOOK_BACK: Final = timedelta(days=3)
+"""What is older than this when it is first looked at is no news any more."""
+
+PAGE: Final = 200
+MOST_PAGES: Final = 50
+WEEK: Final = timedelta(days=7)
+
+
+def tell_what_happened(backends: Backends) -> int:
+    """Record a notification of everything that happened lately; how many deliveries are new."""
+    if not backends.channels:
+        return 0
+    seen = [met(backends, name).since or backends.clock() for name in backends.channels]
+    since = max(min(seen), backends.clock() - LOOK_BACK)
+    found = [*_quarantined(backends, since), *_noticed(backends, since)]
+    return notify(backends, [*found, *_stale(backends)]) + _weekly(backends)
+
+
+def tell_anomalies(backends: Backends, found: list[FoundAnomaly]) -> int:
+    """Record notifications of what the detector found: each once while it lasts, and once when it is over."""
+    settings = backends.settings
+    return notify(backends, [anomaly(one, settings.currency, settings.public_url) for one in found])
+
+
+def _quarantined(backends: Backends, since: datetime) -> Iterator[Notification]:
+    cursor = None
+    for _ in range(MOST_PAGES):
+        listed = backends.metadata.ingestions(limit=PAGE, cursor=cursor, status="quarantined")
+        for one in listed.items:
+            if one.started < since:
+                return
+            yield quarantined(one, backends.settings.public_url)
+        if (cursor := listed.next_cursor) is None:
+            return
+
+
+def _noticed(backends: Backends, since: datetime) -> Iterator[Notification]:
+    cursor, settings = None, backends.settings
+    for _ in range(MOST_PAGES):
+        listed = backends.metadata.notices(limit=PAGE, cursor=cursor)
+        for one in listed.items:
+            if one.at < since:
+                return
+            yield noticed(one, settings.currency, settings.public_url)
+        if (cursor := listed.next_cursor) is None:
+            return
+
+
+def _stale(backends: Backends) -> Iterator[Notification]:
+    """One incident while no newer day comes; when one has, that it is over is told where the incident was."""
+    reported = [day for day, record in ledgers_of(backends).records.items() if record.accounts]
+    if not reported:
+        return
+    newest, now = max(reported), backends.clock()
+    current = data_stale(newest, now, backends.settings.public_url)
+    if backends.today() - newest >= timedelta(days=backends.settings.stale_days):
+        yield current
+    for delivery in backends.metadata.deliveries(limit=PAGE).items:
+        told = delivery.notification
+        if told.kind == "data_stale" and not told.resolved and told.key < current.key and delivery.status == "sent":
+            yield resolution(told, now)
+
+
+# --- the week ---------------------------------------------------------------------------------------------------------
+
+
+def _weekly(backends: Backends) -> int:
+    """One summary a set of accounts and week, to the channels of that set. The slot is taken after it is recorded: it
+    only spares asking for the figures again."""
+    days, settings = last_week(backends.clock()), backends.settings
+    if days is None:
+        return 0
+    moment, told = datetime.combine(days.end, time(), UTC), 0
+    for accounts in sorted({one.accounts for one in backends.channels.values() if "weekly" in one.kinds}):
+        slot = f"weekly summary of {','.join(accounts)}"[:200]
+        last = backends.metadata.last_slot(slot)
+        if last is not None and last >= moment:
+            continue
+        # Only now: a scheduler has no use for the read model otherwise.
+        week = week_of(snapshot(backends), days, accounts)
+        if week.total is None:
+            continue
+        told += notify(_only(backends, accounts), [weekly(week, settings.currency, settings.public_url)])
+        backends.metadata.take_slot(slot, moment)
+    return told
+
+
+def _only(backends: Backends, accounts: tuple[str, ...]) -> Backends:
+    return replace(backends, channels={n: one for n, one in backends.channels.items() if one.accounts == accounts})
+
+
+def week_of(figures: Snapshot, days: DateRange, accounts: tuple[str, ...]) -> Week:
+    """Figures of a week and the one before for a set of accounts (none: all), and the services that moved most."""
+    filters = (("account", tuple(sorted(accounts))),) if accounts else ()
+    asked = CostQuery(days, granularity="total", filters=filters)
+    before = asked.over(DateRange(days.start - WEEK, days.start))
+    now_answer, before_answer = figures.ask(asked), figures.ask(before)
+    return Week(
+        days=days,
+        total=now_answer.total,
+        before=before_answer.total,
+        movers=_movers(figures, asked, before),
+        unsettled=len(now_answer.freshness.settling),
+        missing=len(now_answer.freshness.missing),
+        accounts=accounts,
+    )
+
+
+def _movers(figures: Snapshot, asked: CostQuery, before: CostQuery) -> tuple[Mover, ...]:
+    now_costs, costs_before = (_by_service(figures, query) for query in (asked, before))
+    if not now_costs or not costs_before:
+        return ()
+    nothing = Decimal(0)
+    moves = {
+        name: Move(costs_before.get(name, nothing), now_costs.get(name, nothing))
+        for name in sorted({*now_costs, *costs_before})
+    }
+    ranked = sorted(moves.items(), key=lambda part: -abs(part[1].amount))
+    return tuple(Mover(name, move) for name, move in ranked if move.amount)[:10]
+
+
+def _by_service(figures: Snapshot, query: CostQuery) -> dict[str, Decimal]:
+    frame = figures.ask(query.grouped("service")).frame
+    pairs = zip(frame.groups, frame.group_totals, strict=True)
+    return {group[0]: total for group, total in pairs if total is not None}
