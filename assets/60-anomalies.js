@@ -7,7 +7,7 @@
   const set = (id, props) => window.dash_clientside.set_props(id, props);
   const page = () => document.querySelector(".anomalies-page");
   const CHART = { type: "chart", name: "band" };
-  let drawn = null, ticks = 0, timer = 0, opener = null, toFocus = false, shownId = null;
+  let drawn = null, ticks = 0, timer = 0, opener = null, toFocus = false, back = false, shownId = null;
 
   /** The canonical query string, as app/pages/anomalies/address.py writes it. */
   function canonical(query) {
@@ -52,7 +52,8 @@
     if (drawn.id !== shownId) document.querySelectorAll(".verdicts .reason").forEach((input) => (input.value = ""));
     shownId = drawn.id;
     if (toFocus && title) title.focus({ preventScroll: innerWidth > 1199 });
-    toFocus = false;
+    if (back && opener && !drawn.id) setTimeout(() => find(opener).focus({ preventScroll: true }), 120); // after the page's own care for lost focus
+    toFocus = back = false;
     mark();
   }
 
@@ -67,7 +68,7 @@
   document.addEventListener("click", (event) => {
     const link = page() && event.target.closest && event.target.closest("a[data-internal]");
     if (!link) return;
-    if (link.dataset.close !== undefined) return void (opener && setTimeout(() => find(opener).focus({ preventScroll: true }), 0));
+    if (link.dataset.close !== undefined) return void (back = true);
     if (new URL(link.href).searchParams.get("id")) { opener = link.getAttribute("href"); toFocus = true; }
   }, true);
 
