@@ -190,7 +190,7 @@
   function linkTo(one) {
     const link = document.createElement("a");
     link.href = "/anomalies?id=" + encodeURIComponent(one.id);
-    link.className = "key mark";
+    link.className = "key anomaly-mark";
     const day = new Date(one.start + "T00:00:00Z").toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
     link.textContent = `${day} ${titleOf(one)}`;
     link.title = `Anomaly, ${one.state}`;

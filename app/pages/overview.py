@@ -133,7 +133,7 @@ def _panels() -> html.Div:
             _panel(
                 "Daily Spend Trends", "daily", 8, parts.chart("daily", height=330, note_id=Ids.DAILY_NOTE),
                 aside=tabs, note_id=Ids.DAILY_NOTE, before=html.Div(
-                    [html.Div(id=Ids.LEGEND, className="legend"), html.Div(id=Ids.ANOMALIES, className="legend marks")]
+                    [html.Div(id=Ids.LEGEND, className="legend"), html.Div(id=Ids.ANOMALIES, className="legend")]
                 ),
             ),
             _panel("Top 5 Services & Regions", "top", 4, html.Ol(id=Ids.TOP, className="top"), note_id=Ids.TOP_NOTE),
