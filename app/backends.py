@@ -11,7 +11,18 @@ from typing import Any
 from app.channels import Channel, read_channels
 from app.config import Settings
 from app.errors import CannotStart
-from app.ports import Announcements, CostStore, Dashboards, Mail, Metadata, Queue, Source, Webhooks
+from app.limits import FallingBack, MemoryLimits
+from app.ports import (
+    Announcements,
+    CostStore,
+    Dashboards,
+    Limits,
+    Mail,
+    Metadata,
+    Queue,
+    Source,
+    Webhooks,
+)
 
 Clock = Callable[[], datetime]
 
@@ -39,15 +50,19 @@ class Backends:
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What app.costs keeps between requests of one process."""
 
+    limits: Limits = field(default_factory=MemoryLimits)
+    scope: str = ""
+    """Of whom an answer is for (core.access.Principal.scope): part of the state that every answer depends on."""
+
     def today(self) -> date:
         return self.clock().date()
 
 
 def current() -> Backends:
-    """The backends of the Flask app that serves this request."""
-    from flask import current_app
+    """The backends of the Flask app that serves this request, as whoever asks may see them (app.gate)."""
+    from flask import current_app, g
 
-    backends: Backends = current_app.extensions["spendscope"]
+    backends: Backends = g.get("spendscope_backends") or current_app.extensions["spendscope"]
     return backends
 
 
@@ -145,6 +160,14 @@ def open_mail() -> Mail:
     from app.adapters.smtp import Smtp
 
     return Smtp()
+
+
+def open_limits(settings: Settings) -> Limits:
+    from app.adapters.redislimits import RedisLimits
+    from app.adapters.rq import private_url
+
+    url = settings.redis_url.get_secret_value() if settings.redis_url else private_url(settings.data_dir)
+    return FallingBack(RedisLimits(url), MemoryLimits())
 
 
 def open_dashboards(settings: Settings) -> Dashboards:

@@ -79,6 +79,8 @@ def _is(item: object, spec: Mapping[str, Any]) -> bool:
 
 def _plain(item: dict[str, Any]) -> bool:
     value = item.get("value")
+    if item["property"] == "pathname" and isinstance(value, str):
+        return value.startswith("/")
     return item["property"] not in TEXTS or value is None or isinstance(value, str)
 
 

@@ -6,13 +6,13 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import date
 from functools import wraps
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -23,6 +23,7 @@ from app.core import amounts
 from app.core.anomaly import Anomaly
 from app.core.exports import printable
 from app.core.jobs import FINAL, Job
+from app.core.people import AuditEntry
 from app.core.query import CostQuery, filters_from
 from app.errors import CannotStart, InvalidInput, SpendscopeError
 
@@ -69,7 +70,7 @@ def main() -> None:
 @click.option(
     "--demo/--no-demo", default=None, help="Serve the sample organisation. Default: only when no source is set."
 )
-@click.option("--host", help="Address to listen on; loopback only for now.")
+@click.option("--host", help="Address to listen on; beyond loopback people must sign in.")
 @click.option("--port", type=int, help="Port to listen on (default 8050).")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Directory of everything the embedded parts keep.")
 @told_in_one_line
@@ -559,6 +560,174 @@ def demo_generate(out: Path, days: int, seed: int, today: str | None) -> None:
     except OSError as error:
         raise CannotStart(f"--out {out} cannot be written ({error.strerror}).") from None
     say(f"{changed} files written to {out / 'costs'}; anomalies are labelled in {out / 'labels.json'}")
+
+
+@main.group()
+def user() -> None:
+    """Who may sign in (docs/access.md)."""
+
+
+ROLE = click.Choice(["viewer", "analyst", "editor", "admin"])
+
+
+def opened_metadata() -> Backends:
+    """For commands about people: they work whether anything runs or not."""
+    backends = open_backends(read_settings())
+    backends.metadata.prepare()
+    return backends
+
+
+def read_password(file: TextIO | None) -> str:
+    """From a file, from what is piped in, or typed twice; never from the command line, which others can see."""
+    if file is not None:
+        return file.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+
+
+def _password_file(command: Command) -> Command:
+    return click.option(
+        "--password-file",
+        type=click.File("r", "utf-8"),
+        help="Read the password from here instead of asking; - is stdin.",
+    )(command)
+
+
+@user.command("add")
+@click.argument("name")
+@click.option("--role", type=ROLE, default="viewer", show_default=True)
+@click.option("--account", "accounts", multiple=True, help="May see this account only; repeat it for several.")
+@_password_file
+@told_in_one_line
+def user_add(name: str, role: str, accounts: tuple[str, ...], password_file: TextIO | None) -> None:
+    """Add a user. With the first one, nothing is shown any more to those who are not signed in."""
+    from app.access import add_user
+    from app.core.people import accounts_from
+
+    added = add_user(opened_metadata(), name, role, accounts_from(accounts), read_password(password_file))
+    say(f"{added.name} may sign in as {role}, {shown_accounts(added.accounts)}")
+
+
+def shown_accounts(accounts: frozenset[str] | None) -> str:
+    return "all accounts" if accounts is None else f"accounts {', '.join(sorted(accounts))}"
+
+
+@user.command("list")
+@told_in_one_line
+def user_list() -> None:
+    """Everybody who may sign in."""
+    for found in opened_metadata().metadata.users():
+        state = "disabled" if found.disabled else "sso" if found.subject else "active"
+        say(f"{found.name:<32} {found.role:<8} {state:<9} {printable(shown_accounts(found.accounts))}")
+
+
+@user.command("disable")
+@click.argument("name")
+@click.option("--undo", is_flag=True, help="Let the user in again.")
+@told_in_one_line
+def user_disable(name: str, undo: bool) -> None:
+    """Shut a user out: sessions end and tokens stop working within seconds."""
+    from app.access import set_disabled
+
+    set_disabled(opened_metadata(), name, not undo)
+    say(f"{name} {'may sign in again' if undo else 'is disabled'}")
+
+
+@user.command("passwd")
+@click.argument("name")
+@_password_file
+@told_in_one_line
+def user_passwd(name: str, password_file: TextIO | None) -> None:
+    """Set a new password; every session of the user ends."""
+    from app.access import set_password
+
+    set_password(opened_metadata(), name, read_password(password_file))
+    say(f"{name} has a new password")
+
+
+@main.group()
+def token() -> None:
+    """API tokens, sent as `Authorization: Bearer …` (docs/access.md)."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.option("--user", "user_name", required=True, help="Whose rights it has, at most.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    default=("read",),
+    show_default=True,
+    help="read, annotate, operate, metrics or administer; repeat it for several.",
+)
+@click.option("--days", type=click.IntRange(1, 365), default=90, show_default=True, help="How long it works.")
+@told_in_one_line
+def token_create(name: str, user_name: str, scopes: tuple[str, ...], days: int) -> None:
+    """Make a token called NAME and print it: this once, on stdout."""
+    from app.access import create_token
+
+    secret, made = create_token(opened_metadata(), user_name, name, scopes, days)
+    click.echo(f"{made.id} works until {made.expires:%Y-%m-%d}. It is not shown again:", err=True)
+    say(secret)
+
+
+@token.command("list")
+@told_in_one_line
+def token_list() -> None:
+    """Every token, without its secret."""
+    backends = opened_metadata()
+    names, now = {found.id: found.name for found in backends.metadata.users()}, backends.clock()
+    for found in backends.metadata.tokens():
+        state = "revoked" if found.revoked else "expired" if found.is_over(now) else "active"
+        used = f"{found.used:%Y-%m-%d %H:%M}" if found.used else "never"
+        owner = names.get(found.user_id, "?")
+        say(
+            f"{found.id} {found.shown}… {state:<8} until {found.expires:%Y-%m-%d} used {used:<16} {owner} "
+            f"{'+'.join(found.scopes)} {found.name}"
+        )
+
+
+@token.command("revoke")
+@click.argument("token_id", metavar="ID")
+@told_in_one_line
+def token_revoke(token_id: str) -> None:
+    """Stop a token from working, within seconds."""
+    from app.access import revoke_token
+
+    revoke_token(opened_metadata(), token_id)
+    say(f"{token_id} is revoked")
+
+
+@main.command()
+@click.option("--verify", is_flag=True, help="Only check that no entry was changed or taken out. Exit 1 when one was.")
+@told_in_one_line
+def audit(verify: bool) -> None:
+    """The audit log, oldest first: who did what, from where, and how it went."""
+    from app.core.people import broken_at
+
+    entries = list(audit_entries(opened_metadata()))
+    if not verify:
+        for entry in entries:
+            note = entry.note
+            say(
+                f"{entry.number:>6} {note.time:%Y-%m-%dT%H:%M:%SZ} {note.origin or '-':<15} {note.who:<20} "
+                f"{note.what}{f' {note.target}' if note.target else ''}: {note.result}"
+            )
+        return
+    broken = broken_at(entries)
+    if broken is not None:
+        click.echo(f"spendscope: the audit log was tampered with at entry {broken}.", err=True)
+        sys.exit(1)
+    say(f"{len(entries)} entries, each follows from the one before. Last: {entries[-1].hash if entries else 'none'}")
+
+
+def audit_entries(backends: Backends) -> Iterator[AuditEntry]:
+    last = 0
+    while part := backends.metadata.audit(limit=1000, after=last):
+        yield from part
+        last = part[-1].number
 
 
 def _monthly_budget(command: Command) -> Command:

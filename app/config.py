@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -62,7 +63,8 @@ class Settings(BaseModel):
         16, ge=1, le=28, description="Day of the month up to which each collection rewrites the previous month too."
     )
     host: str = Field(
-        "127.0.0.1", description="Address the web server listens on; only loopback until access control lands."
+        "127.0.0.1",
+        description="Address the web server listens on; beyond loopback only where people can sign in (docs/access.md).",
     )
     port: int = Field(8050, ge=0, le=65535, description="Port of the web server.")
     demo: bool | None = Field(None, description="Serve the sample organisation. Default: yes when no source is set.")
@@ -82,7 +84,12 @@ class Settings(BaseModel):
     keep_jobs_days: int = Field(30, ge=1, description="Days that finished jobs stay listed.")
     cache_megabytes: int = Field(32, ge=0, description="Memory of a web process for finished answers.")
     secret_key: SecretStr | None = Field(
-        None, description="Signs sessions (`SPENDSCOPE_SECRET_KEY_FILE` for a mounted secret)."
+        None,
+        description="Signs forms, at least 32 random characters; unset: made in the data directory. Beyond one machine "
+        "it must be set (`SPENDSCOPE_SECRET_KEY_FILE` for a mounted secret).",
+    )
+    proxies: int = Field(
+        0, ge=0, le=5, description="Proxies in front whose X-Forwarded-For is believed; 0: it is ignored."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe messages to log.")
     log_format: Literal["text", "json"] = Field("text", description="`json` for one object a line.")
@@ -210,6 +217,19 @@ class Settings(BaseModel):
         if self.retention_days is not None:
             return self.retention_days
         return 180 if self.influxdb_url else 0
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the web server."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def behind_tls(self) -> bool:
+        """Whether browsers reach it by https: here or at a proxy, PUBLIC_URL says so."""
+        return self.public_url.startswith("https://")
 
     @property
     def serves_demo(self) -> bool:

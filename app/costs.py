@@ -207,10 +207,10 @@ def _usage_unit(rollup: Rollup, query: CostQuery) -> str | None:
     return units.pop() if len(units) == 1 else None
 
 
-def state(backends: Backends) -> tuple[int, int, date]:
+def state(backends: Backends) -> tuple[int, int, date, str]:
     """What every answer depends on beside the question: answers to equal questions in equal states are equal."""
     # The ledger as answers see it, which may be a moment older than the stored one.
-    return backends.costs.rollup().version, ledgers_of(backends).version, backends.today()
+    return backends.costs.rollup().version, ledgers_of(backends).version, backends.today(), backends.scope
 
 
 def dimension_values(backends: Backends, dimension: str, query: CostQuery) -> list[tuple[str, Decimal | None]]:

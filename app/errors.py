@@ -2,9 +2,12 @@
 
 SpendscopeError                  carries an HTTP status, a stable code and one sentence for a person
 ├── InvalidInput        400      a parameter, an option or a body: names the thing, the value, the way out
-├── NotFound            404
+├── Unauthenticated     401      nobody is signed in, or the token is none
+├── Forbidden           403      somebody is, and may not do this
+├── NotFound            404      it is not there, or it is not yours
 ├── Conflict            409      somebody else changed it first, or it cannot be done in this state
 ├── Refused             422      understood, and not done: for example a backfill beyond retention
+├── TooMany             429      more often than is allowed; try again later
 ├── Unavailable         503      a part Spendscope stands on does not answer; try again later
 │   └── BadCredentials  503      it answers, and does not let us in; trying again will not help
 ├── Quarantined         422      a cost file that cannot be taken whole (core.dailycsv says where and why)
@@ -36,6 +39,27 @@ class InvalidInput(SpendscopeError):
     def __init__(self, message: str, *, field: str | None = None, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.field = field
+
+
+class Unauthenticated(SpendscopeError):
+    status = 401
+    code = "unauthenticated"
+
+
+class Forbidden(SpendscopeError):
+    status = 403
+    code = "forbidden"
+
+
+class TooMany(SpendscopeError):
+    """`retry_after` is in seconds."""
+
+    status = 429
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class NotFound(SpendscopeError):

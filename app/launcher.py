@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
 from app.config import Settings, environment_name
-from app.errors import CannotStart
+from app.core.people import User
+from app.errors import CannotStart, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +37,10 @@ RESTART_SECONDS: Final = 1.0
 
 
 def check_address(settings: Settings) -> None:
-    """Refuse anything but loopback (I8) and a port that is taken. Raises CannotStart."""
+    """Refuse an address beyond loopback where nobody could sign in (I8), and a port that is taken. Raises CannotStart."""
     host = settings.host
-    try:
-        loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise CannotStart(
-            f"SPENDSCOPE_HOST {host!r} is not a loopback address. There is no access control yet, so Spendscope listens "
-            "on 127.0.0.1 or ::1 only; reach it from elsewhere through an SSH tunnel or a proxy that signs people in."
-        )
+    if not settings.on_loopback:
+        check_sign_in(settings)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -58,6 +51,41 @@ def check_address(settings: Settings) -> None:
                 f"Port {settings.port} on {host} cannot be used ({error.strerror}). "
                 "Stop what listens there, or choose another with --port."
             ) from None
+
+
+def check_sign_in(settings: Settings) -> None:
+    """Refuse to serve beyond loopback without a way to sign in. Raises CannotStart.
+
+    A way is a user who is not disabled; or a secret key that was given on purpose, with which the first admin is
+    claimed by a one-time token on the console.
+    """
+    from app.secretkey import secret_key
+
+    users, why = _users(settings)
+    if any(not user.disabled for user in users) or (settings.secret_key is not None and not users and not why):
+        secret_key(settings)
+        return
+    raise CannotStart(
+        f"SPENDSCOPE_HOST {settings.host!r} is not a loopback address, and {why or 'nobody could sign in there'}. "
+        "Make a user first with `spendscope user add NAME --role admin`, or set SPENDSCOPE_SECRET_KEY to claim the first "
+        "admin with the one-time token that is printed then (docs/access.md)."
+    )
+
+
+def _users(settings: Settings) -> tuple[list[User], str]:
+    """The users there are; and why that cannot be known, "" when it is."""
+    from app.backends import open_metadata, store_dir
+
+    if settings.mongodb_uri is None and not (store_dir(settings) / "metadata.sqlite").exists():
+        return [], ""
+    metadata = open_metadata(settings)
+    try:
+        metadata.prepare()
+        return metadata.users(), ""
+    except Unavailable as error:
+        return [], f"whether anybody can sign in is not known ({error.message})"
+    finally:
+        metadata.close()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery
+from app.core.people import ApiToken, AuditEntry, AuditNote, Session, User
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
@@ -343,7 +344,73 @@ class Outbox(Protocol):
         """Housekeeping: drop what was sent, failed or dropped before this; how many."""
 
 
-class Metadata(Ledger, History, References, Jobs, Schedule, Outbox, Protocol):
+class People(Protocol):
+    """Users, their sessions and API tokens, one-time secrets and the audit log (core.people)."""
+
+    def put_user(self, user: User) -> bool:
+        """Insert one of revision 1, else change the one of the revision before (its name stays); False when the name
+        is taken or somebody else was faster."""
+
+    def user(self, id: str) -> User | None: ...
+
+    def user_named(self, name: str) -> User | None: ...
+
+    def users(self) -> list[User]:
+        """By name."""
+
+    def has_users(self) -> bool:
+        """Cheap: asked every few seconds."""
+
+    def put_session(self, session: Session) -> None:
+        """Insert, or replace the one with this id."""
+
+    def session(self, id: str) -> Session | None: ...
+
+    def sessions(self, user_id: str) -> list[Session]:
+        """Newest first."""
+
+    def see_session(self, id: str, seen: datetime) -> None:
+        """Keep that it was used; nothing happens when it has ended meanwhile."""
+
+    def end_session(self, id: str) -> bool:
+        """False when there is none."""
+
+    def end_sessions(self, user_id: str) -> int:
+        """All of a user; how many."""
+
+    def forget_sessions(self, *, seen_before: datetime, created_before: datetime) -> int:
+        """Housekeeping: those that are over, and one-time secrets that have expired."""
+
+    def put_token(self, token: ApiToken) -> None: ...
+
+    def token(self, sha256: str) -> ApiToken | None: ...
+
+    def tokens(self) -> list[ApiToken]:
+        """Newest first."""
+
+    def use_token(self, id: str, now: datetime) -> None:
+        """Keep that it was used."""
+
+    def revoke_token(self, id: str, now: datetime) -> bool:
+        """False when there is none or it was revoked before."""
+
+    def put_once(self, id: str, kind: str, until: datetime, members: Mapping[str, str]) -> None:
+        """Keep something that can be taken once, until it expires. `id` is the hash of a secret."""
+
+    def take_once(self, id: str, kind: str, now: datetime) -> Mapping[str, str] | None:
+        """Its members, for exactly one caller; None when there is none, it was taken, or it has expired."""
+
+    def append_audit(self, note: AuditNote) -> AuditEntry:
+        """Write it after the last entry; entries are never changed and never removed."""
+
+    def audit(self, *, limit: int, after: int = 0) -> list[AuditEntry]:
+        """Entries with a number above `after`, in rising order."""
+
+    def audit_length(self) -> int:
+        """Number of the last entry."""
+
+
+class Metadata(Ledger, History, References, Jobs, Schedule, Outbox, People, Protocol):
     """The metadata store: one technology behind all of it."""
 
     def prepare(self) -> None:
@@ -418,6 +485,16 @@ class Mail(Protocol):
 
         Raises BadCredentials or Refused when trying again does not help, Unavailable when it may.
         """
+
+
+# --- how often something may be asked -----------------------------------------------------------------------------
+
+
+class Limits(Protocol):
+    """Counters of app.limits."""
+
+    def count(self, key: str, window: int, seconds: int) -> int:
+        """Add one to the counter of `key` in this window, and say how many that makes; it is forgotten afterwards."""
 
 
 # --- where dashboards and alerts go -------------------------------------------------------------------------------

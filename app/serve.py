@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
+import sys
 import tempfile
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from app.backends import Backends
 from app.config import Settings
+from app.errors import Unavailable
 from app.launcher import check_address
+
+log = logging.getLogger(__name__)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -27,7 +33,37 @@ class Server(BaseApplication):  # type: ignore[misc]
         from app.backends import open_backends
         from app.web import create_server
 
-        return create_server(open_backends(self.settings))
+        backends = open_backends(self.settings)
+        make_ready(backends)
+        return create_server(backends)
+
+
+def make_ready(backends: Backends) -> None:
+    """Bring the metadata store to this release, and print the first admin's one-time token where one is needed."""
+    try:
+        backends.metadata.prepare()
+        first = not backends.settings.on_loopback and not backends.metadata.has_users()
+    except Unavailable as error:
+        # Pages say so until it answers; nothing is open meanwhile.
+        log.warning("The metadata store does not answer yet: %s", error.message)
+        return
+    if first:
+        print_claim(backends)
+    backends.metadata.close()
+
+
+def print_claim(backends: Backends) -> None:
+    """On the console and nowhere else: it is never logged as a message and never served."""
+    from app.access import offer_claim
+
+    secret, until = offer_claim(backends)
+    place = f"{backends.settings.public_url.rstrip('/')}/claim"
+    print(  # noqa: T201
+        f"Nobody can sign in yet. Make the first admin at {place} with this one-time token, "
+        f"good until {until:%H:%M} UTC:\n\n    {secret}\n",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def gunicorn_options(settings: Settings) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from typing import Any, Final
 from dash import Dash
 from flask import Flask, Response, abort
 from flask_compress import Compress
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import answers, callbacks, costs, statics
+from app import accountpages, answers, callbacks, costs, gate, statics
 from app.api import blueprint, problems
-from app.backends import Backends
+from app.backends import Backends, current
 from app.errors import SpendscopeError
 from app.pages import PAGES, PURE, fromgrafana, register_all
 from app.ui import shell
@@ -21,6 +22,8 @@ from app.ui import shell
 ASSETS: Final = Path(__file__).parent.parent / "assets"
 ONE_YEAR: Final = 31_536_000
 MEGABYTE: Final = 2**20
+UNUSED_FEATURES: Final = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
+"""What no page here may ask a browser for."""
 
 
 def create_app(backends: Backends) -> Dash:
@@ -43,9 +46,10 @@ def create_app(backends: Backends) -> Dash:
     app.layout = shell.shell([(path, name, image) for path, name, image, _ in PAGES], api_docs=True)
     register_all(app)
     callbacks.guard(server, app.callback_map)
+    server.extensions["spendscope-gate"].callbacks = app.callback_map
     _secure(server, app)
     # dash#3971: the first request of a threaded process may be served before Dash has registered its bundles.
-    server.test_client().get("/")
+    server.test_client().get("/", environ_overrides=gate.warm_up_environment())
     return app
 
 
@@ -62,12 +66,18 @@ def _server(backends: Backends) -> Flask:
     server.config.update(
         SEND_FILE_MAX_AGE_DEFAULT=ONE_YEAR, COMPRESS_ALGORITHM=["zstd", "br", "gzip"], COMPRESS_ZSTD_LEVEL=5
     )
+    server.config["SPENDSCOPE_STYLE"] = hashlib.sha256((ASSETS / "10-spendscope.css").read_bytes()).hexdigest()[:10]
+    if backends.settings.proxies:
+        hops = backends.settings.proxies
+        server.wsgi_app = ProxyFix(server.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
     server.register_blueprint(blueprint())
     fromgrafana.register(server)
     server.register_error_handler(SpendscopeError, problems.of_spendscope)
+    server.register_blueprint(accountpages.blueprint())
     callbacks.limit(server)
+    gate.stand(server, backends)
     kept = answers.Answers(backends.settings.cache_megabytes * MEGABYTE)
-    answers.keep_answers(server, kept, lambda: costs.state(backends), _is_pure)
+    answers.keep_answers(server, kept, lambda: costs.state(current()), _is_pure)
     server.extensions["spendscope-answers"] = kept
     Compress(server)
     statics.compress_statics(server)
@@ -90,6 +100,7 @@ def _failed(error: Exception) -> None:
 def _secure(server: Flask, app: Dash) -> None:
     """Nothing is loaded from or framed by anywhere else; scripts in the page are known by their hash."""
     policy: dict[str, str] = {}
+    behind_tls = server.extensions["spendscope"].settings.behind_tls
 
     def add(response: Response) -> Response:
         if not policy:
@@ -98,6 +109,11 @@ def _secure(server: Flask, app: Dash) -> None:
             response.headers.setdefault("Content-Security-Policy", policy["text"])
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Referrer-Policy", "same-origin")
+        response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+        response.headers.setdefault("Permissions-Policy", UNUSED_FEATURES)
+        if behind_tls:
+            response.headers.setdefault("Strict-Transport-Security", f"max-age={ONE_YEAR}")
         return response
 
     server.after_request(add)
@@ -108,5 +124,5 @@ def _policy(app: Dash) -> str:
     scripts = " ".join(["'self'", f"'sha256-{theme}'", *app.csp_hashes()])
     return (
         f"default-src 'self'; script-src {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-        "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+        "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )

@@ -30,7 +30,10 @@
   };
 
   async function refused(response) {
-    if (response.status === 401) return trouble("Your session has ended. Sign in again to continue.");
+    if (response.status === 401) {
+      const back = encodeURIComponent(location.pathname + location.search);
+      return trouble("Your session has ended.", { text: "Sign in again", href: `/login?next=${back}` });
+    }
     let problem = {};
     try { problem = await response.json(); } catch (error) { /* a proxy's own page */ }
     const words = problem.reference ? `Something went wrong while loading this page. Reference ${problem.reference}.`
@@ -43,12 +46,12 @@
     document.documentElement.dataset.busy = running > 0 ? "yes" : "no";
   }
 
-  function trouble(text) {
+  function trouble(text, way) {
     failed = location.search;
-    say(text);
+    say(text, way);
   }
 
-  function say(text) {
+  function say(text, way) {
     const place = document.getElementById("trouble");
     if (!place) return;
     if (!text) failed = null;
@@ -57,6 +60,13 @@
     if (!text) return;
     const words = document.createElement("span");
     words.textContent = text;
+    if (way) {
+      const link = document.createElement("a");
+      link.className = "button";
+      link.textContent = way.text;
+      link.href = way.href;
+      return place.append(words, link);
+    }
     const again = document.createElement("button");
     again.type = "button";
     again.className = "button";

@@ -143,6 +143,9 @@ class MemoryLedger:
     def quarantined_days(self, start: date, end: date) -> frozenset[date]:
         return frozenset(day for day in self.quarantined if start <= day < end)
 
+    def has_users(self) -> bool:
+        return False
+
     def check(self) -> None:
         return None
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from app.access import forget_old_sessions
 from app.backends import Backends, open_backends
 from app.config import Settings
 from app.core.jobs import Job
@@ -236,6 +237,7 @@ class Watching:
         log.info("Housekeeping: %d old jobs forgotten", self._backends.metadata.forget_jobs(finished_before=oldest))
         keep_to_retention(self._backends)
         forget(self._backends)
+        forget_old_sessions(self._backends)
 
 
 class Hearing:

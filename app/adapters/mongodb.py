@@ -12,6 +12,7 @@ journal. Nothing stands in two documents, so nothing can come apart between two 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -50,6 +51,7 @@ from app.core.documents import (
     ingestion_from,
     job_document,
     job_from,
+    members_text,
     month_totals_document,
     month_totals_from,
     notice_document,
@@ -67,6 +69,20 @@ from app.core.documents import (
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery
+from app.core.people import (
+    ApiToken,
+    AuditEntry,
+    AuditNote,
+    Session,
+    User,
+    audit_entry,
+    document_of,
+    entry_document,
+    entry_from,
+    session_from,
+    token_from,
+    user_from,
+)
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
@@ -143,7 +159,13 @@ def _outbox(database: Database[Document]) -> None:
     )
 
 
-STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (_indexes, _histories, _outbox)
+def _people_indexes(database: Database[Document]) -> None:
+    database["users"].create_indexes([IndexModel([("name", ASCENDING)], unique=True)])
+    database["sessions"].create_indexes([IndexModel([("user_id", ASCENDING), ("created", DESCENDING)])])
+    database["tokens"].create_indexes([IndexModel([("sha256", ASCENDING)], unique=True)])
+
+
+STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (_indexes, _histories, _outbox, _people_indexes)
 """Each makes the next schema version from the one before and may be repeated. Version n = n steps taken."""
 
 
@@ -198,6 +220,112 @@ class MongoMetadata:
         client, self._client = self._client, None
         if client is not None and self._process == os.getpid():
             client.close()
+
+    # --- people
+
+    def put_user(self, user: User) -> bool:
+        document = _keyed(document_of(user), "id")
+        users = self._collection("users")
+        with self._failures():
+            if user.revision == 1:
+                return _inserted(users, document)
+            before = {"_id": user.id, "name": user.name, "revision": user.revision - 1}
+            return users.replace_one(before, document).matched_count == 1
+
+    def user(self, id: str) -> User | None:
+        return self._one("users", {"_id": id}, user_from)
+
+    def user_named(self, name: str) -> User | None:
+        return self._one("users", {"name": name}, user_from)
+
+    def users(self) -> list[User]:
+        return self._all("users", {}, [("name", ASCENDING)], user_from)
+
+    def has_users(self) -> bool:
+        with self._failures():
+            return self._collection("users").find_one({}, {"_id": 1}) is not None
+
+    def put_session(self, session: Session) -> None:
+        with self._failures():
+            document = _keyed(document_of(session), "id")
+            self._collection("sessions").replace_one({"_id": session.id}, document, upsert=True)
+
+    def session(self, id: str) -> Session | None:
+        return self._one("sessions", {"_id": id}, session_from)
+
+    def sessions(self, user_id: str) -> list[Session]:
+        newest_first = [("created", DESCENDING), ("_id", ASCENDING)]
+        return self._all("sessions", {"user_id": user_id}, newest_first, session_from)
+
+    def see_session(self, id: str, seen: datetime) -> None:
+        with self._failures():
+            self._collection("sessions").update_one({"_id": id}, {"$set": {"seen": time_text(seen)}})
+
+    def end_session(self, id: str) -> bool:
+        with self._failures():
+            return self._collection("sessions").delete_one({"_id": id}).deleted_count == 1
+
+    def end_sessions(self, user_id: str) -> int:
+        with self._failures():
+            return self._collection("sessions").delete_many({"user_id": user_id}).deleted_count
+
+    def forget_sessions(self, *, seen_before: datetime, created_before: datetime) -> int:
+        seen, created = time_text(seen_before), time_text(created_before)
+        over = {"$or": [{"seen": {"$lt": seen}}, {"created": {"$lt": created}}]}
+        with self._failures():
+            self._collection("once").delete_many({"until": {"$lt": seen}})
+            return self._collection("sessions").delete_many(over).deleted_count
+
+    def put_token(self, token: ApiToken) -> None:
+        with self._failures():
+            self._collection("tokens").insert_one(_keyed(document_of(token), "id"))
+
+    def token(self, sha256: str) -> ApiToken | None:
+        return self._one("tokens", {"sha256": sha256}, token_from)
+
+    def tokens(self) -> list[ApiToken]:
+        return self._all("tokens", {}, [("created", DESCENDING), ("_id", ASCENDING)], token_from)
+
+    def use_token(self, id: str, now: datetime) -> None:
+        with self._failures():
+            self._collection("tokens").update_one({"_id": id}, {"$set": {"used": time_text(now)}})
+
+    def revoke_token(self, id: str, now: datetime) -> bool:
+        with self._failures():
+            change = {"$set": {"revoked": time_text(now)}}
+            return self._collection("tokens").update_one({"_id": id, "revoked": None}, change).matched_count == 1
+
+    def put_once(self, id: str, kind: str, until: datetime, members: Mapping[str, str]) -> None:
+        document = {"_id": id, "kind": kind, "until": time_text(until), "members": members_text(members)}
+        with self._failures():
+            self._collection("once").replace_one({"_id": id}, document, upsert=True)
+
+    def take_once(self, id: str, kind: str, now: datetime) -> Mapping[str, str] | None:
+        wanted = {"_id": id, "kind": kind, "until": {"$gt": time_text(now)}}
+        with self._failures():
+            found = self._collection("once").find_one_and_delete(wanted)
+        return json.loads(found["members"]) if found else None
+
+    def append_audit(self, note: AuditNote) -> AuditEntry:
+        """The number is the key: of two that write after the same entry one fails and goes after the other."""
+        log = self._collection("audit")
+        with self._failures():
+            for _ in range(50):
+                last = log.find_one({}, sort=[("_id", DESCENDING)])
+                entry = audit_entry(note, _entry_from(last) if last else None)
+                if _inserted(log, _keyed(entry_document(entry), "number")):
+                    return entry
+        raise Unavailable("metadata", "The audit log is written too fast to add to. Try again.")
+
+    def audit(self, *, limit: int, after: int = 0) -> list[AuditEntry]:
+        with self._failures():
+            found = self._collection("audit").find({"_id": {"$gt": after}}).sort("_id", ASCENDING).limit(limit)
+            return [_entry_from(part) for part in found.to_list()]
+
+    def audit_length(self) -> int:
+        with self._failures():
+            last = self._collection("audit").find_one({}, {"_id": 1}, sort=[("_id", DESCENDING)])
+        return int(last["_id"]) if last else 0
 
     # --- days
 
@@ -597,6 +725,16 @@ class MongoMetadata:
         after = cursor_after(question, shown[-1][time], shown[-1]["_id"]) if more else None
         return Listing([read(part) for part in shown], after)
 
+    def _one(self, collection: str, wanted: Document, read: Callable[[Document], Item]) -> Item | None:
+        with self._failures():
+            found = self._collection(collection).find_one(wanted)
+        return read(_with_id(found)) if found else None
+
+    def _all(self, collection: str, wanted: Document, order: Keys, read: Callable[[Document], Item]) -> list[Item]:
+        with self._failures():
+            found = self._collection(collection).find(wanted).sort(order).to_list()
+        return [read(_with_id(part)) for part in found]
+
     def _changed(self, wanted: Document, values: Document) -> bool:
         with self._failures():
             return self._collection("jobs").update_one(wanted, {"$set": values}).matched_count == 1
@@ -725,6 +863,14 @@ def _inserted(collection: MongoCollection[Document], document: Document) -> bool
 def _keyed(document: Document, name: str) -> Document:
     """The document with its own key where MongoDB has it."""
     return {"_id": document.pop(name), **document}
+
+
+def _with_id(document: Document) -> Document:
+    return {"id" if name == "_id" else name: value for name, value in document.items()}
+
+
+def _entry_from(document: Document) -> AuditEntry:
+    return entry_from({"number" if name == "_id" else name: value for name, value in document.items()})
 
 
 def _day_record_from(document: Document) -> DayRecord:

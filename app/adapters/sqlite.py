@@ -50,6 +50,20 @@ from app.core.documents import (
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery
+from app.core.people import (
+    ApiToken,
+    AuditEntry,
+    AuditNote,
+    Session,
+    User,
+    audit_entry,
+    document_of,
+    entry_document,
+    entry_from,
+    session_from,
+    token_from,
+    user_from,
+)
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
@@ -124,6 +138,21 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX delivery_status ON delivery (status, created, id)",
         "CREATE TABLE channel (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, document TEXT NOT NULL)",
     ),
+    (
+        "CREATE TABLE user (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, revision INTEGER NOT NULL, document TEXT NOT NULL)",
+        """CREATE TABLE session (
+            id TEXT PRIMARY KEY, user_id TEXT NOT NULL, created TEXT NOT NULL, seen TEXT NOT NULL, document TEXT NOT NULL)""",
+        "CREATE INDEX session_user ON session (user_id, created)",
+        """CREATE TABLE api_token (
+            id TEXT PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, created TEXT NOT NULL, used TEXT, revoked TEXT,
+            document TEXT NOT NULL)""",
+        "CREATE TABLE once (id TEXT PRIMARY KEY, kind TEXT NOT NULL, until TEXT NOT NULL, document TEXT NOT NULL)",
+        "CREATE TABLE audit (number INTEGER PRIMARY KEY, document TEXT NOT NULL)",
+        """CREATE TRIGGER audit_stays BEFORE UPDATE ON audit
+           BEGIN SELECT RAISE(ABORT, 'the audit log is never changed'); END""",
+        """CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit
+           BEGIN SELECT RAISE(ABORT, 'the audit log is never shortened'); END""",
+    ),
 )
 """Each makes the next schema version from the one before; a released step is never changed. Version n = n steps taken."""
 
@@ -154,6 +183,112 @@ class SqliteMetadata:
     def close(self) -> None:
         """Close every thread's connection, each as soon as it is idle; the next call opens a new one."""
         self._mine = threading.local()
+
+    # --- people
+
+    def put_user(self, user: User) -> bool:
+        values = {"id": user.id, "name": user.name, "revision": user.revision, "document": _json(document_of(user))}
+        if user.revision == 1:
+            change = "INSERT INTO user VALUES (:id, :name, :revision, :document) ON CONFLICT DO NOTHING"
+        else:
+            change = """UPDATE user SET revision = :revision, document = :document
+                        WHERE id = :id AND name = :name AND revision = :revision - 1"""
+        return self._changed(change, values)
+
+    def user(self, id: str) -> User | None:
+        return self._one("SELECT document FROM user WHERE id = ?", id, user_from)
+
+    def user_named(self, name: str) -> User | None:
+        return self._one("SELECT document FROM user WHERE name = ?", name, user_from)
+
+    def users(self) -> list[User]:
+        return [
+            user_from(orjson.loads(row["document"])) for row in self._rows("SELECT document FROM user ORDER BY name")
+        ]
+
+    def has_users(self) -> bool:
+        return bool(self._rows("SELECT 1 FROM user LIMIT 1"))
+
+    def put_session(self, session: Session) -> None:
+        document = document_of(session)
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO session VALUES (:id, :user_id, :created, :seen, :document)",
+                {**document, "document": _json(document)},
+            )
+
+    def session(self, id: str) -> Session | None:
+        found = self._rows("SELECT seen, document FROM session WHERE id = ?", (id,))
+        return _session_from(found[0]) if found else None
+
+    def sessions(self, user_id: str) -> list[Session]:
+        found = self._rows("SELECT seen, document FROM session WHERE user_id = ? ORDER BY created DESC, id", (user_id,))
+        return [_session_from(row) for row in found]
+
+    def see_session(self, id: str, seen: datetime) -> None:
+        self._changed("UPDATE session SET seen = :seen WHERE id = :id", {"id": id, "seen": time_text(seen)})
+
+    def end_session(self, id: str) -> bool:
+        return self._changed("DELETE FROM session WHERE id = :id", {"id": id})
+
+    def end_sessions(self, user_id: str) -> int:
+        with self._writing() as connection:
+            return connection.execute("DELETE FROM session WHERE user_id = ?", (user_id,)).rowcount
+
+    def forget_sessions(self, *, seen_before: datetime, created_before: datetime) -> int:
+        seen, created = time_text(seen_before), time_text(created_before)
+        with self._writing() as connection:
+            connection.execute("DELETE FROM once WHERE until < ?", (seen,))
+            return connection.execute("DELETE FROM session WHERE seen < ? OR created < ?", (seen, created)).rowcount
+
+    def put_token(self, token: ApiToken) -> None:
+        document = document_of(token)
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO api_token VALUES (:id, :sha256, :created, :used, :revoked, :document)",
+                {**document, "document": _json(document)},
+            )
+
+    def token(self, sha256: str) -> ApiToken | None:
+        found = self._rows("SELECT used, revoked, document FROM api_token WHERE sha256 = ?", (sha256,))
+        return _token_from(found[0]) if found else None
+
+    def tokens(self) -> list[ApiToken]:
+        found = self._rows("SELECT used, revoked, document FROM api_token ORDER BY created DESC, id")
+        return [_token_from(row) for row in found]
+
+    def use_token(self, id: str, now: datetime) -> None:
+        self._changed("UPDATE api_token SET used = :now WHERE id = :id", {"id": id, "now": time_text(now)})
+
+    def revoke_token(self, id: str, now: datetime) -> bool:
+        change = "UPDATE api_token SET revoked = :now WHERE id = :id AND revoked IS NULL"
+        return self._changed(change, {"id": id, "now": time_text(now)})
+
+    def put_once(self, id: str, kind: str, until: datetime, members: Mapping[str, str]) -> None:
+        values = {"id": id, "kind": kind, "until": time_text(until), "document": _json(members)}
+        with self._writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO once VALUES (:id, :kind, :until, :document)", values)
+
+    def take_once(self, id: str, kind: str, now: datetime) -> Mapping[str, str] | None:
+        with self._writing() as connection:
+            change = "DELETE FROM once WHERE id = ? AND kind = ? AND until > ? RETURNING document"
+            found = connection.execute(change, (id, kind, time_text(now))).fetchone()
+        return orjson.loads(found["document"]) if found else None
+
+    def append_audit(self, note: AuditNote) -> AuditEntry:
+        with self._writing() as connection:
+            last = connection.execute("SELECT document FROM audit ORDER BY number DESC LIMIT 1").fetchone()
+            entry = audit_entry(note, entry_from(orjson.loads(last["document"])) if last else None)
+            connection.execute("INSERT INTO audit VALUES (?, ?)", (entry.number, _json(entry_document(entry))))
+        return entry
+
+    def audit(self, *, limit: int, after: int = 0) -> list[AuditEntry]:
+        found = self._rows("SELECT document FROM audit WHERE number > ? ORDER BY number LIMIT ?", (after, limit))
+        return [entry_from(orjson.loads(row["document"])) for row in found]
+
+    def audit_length(self) -> int:
+        [row] = self._rows("SELECT coalesce(max(number), 0) AS number FROM audit")
+        return int(row["number"])
 
     # --- days
 
@@ -559,6 +694,10 @@ class SqliteMetadata:
             [read(row) for row in shown], cursor_after(question, shown[-1][time], shown[-1]["id"]) if more else None
         )
 
+    def _one(self, question: str, value: str, read: Callable[[Values], Item]) -> Item | None:
+        found = self._rows(question, (value,))
+        return read(orjson.loads(found[0]["document"])) if found else None
+
     def _rows(self, question: str, values: Any = ()) -> list[Any]:
         with self._failures():
             return self._connection().execute(question, values).fetchall()
@@ -679,6 +818,14 @@ def _ingestion_from(row: sqlite3.Row) -> Ingestion:
 
 def _notice_from(row: sqlite3.Row) -> Notice:
     return notice_from(orjson.loads(row["document"]))
+
+
+def _session_from(row: sqlite3.Row) -> Session:
+    return session_from({**orjson.loads(row["document"]), "seen": row["seen"]})
+
+
+def _token_from(row: sqlite3.Row) -> ApiToken:
+    return token_from({**orjson.loads(row["document"]), "used": row["used"], "revoked": row["revoked"]})
 
 
 def _failure(error: sqlite3.Error, path: Path) -> SpendscopeError:

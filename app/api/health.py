@@ -9,7 +9,9 @@ from flask import Response
 from app.api.models import PartReadiness, Readiness
 from app.api.routes import Arguments, Route, answered
 from app.backends import current
+from app.core.access import Permission
 from app.health import check_parts, is_ready
+from app.principal import principal
 
 
 def healthz(_: Arguments) -> Response:
@@ -19,10 +21,10 @@ def healthz(_: Arguments) -> Response:
 
 def readyz(_: Arguments) -> Response:
     parts = check_parts(current())
-    ready = is_ready(parts)
+    ready, told = is_ready(parts), principal().may(Permission.METRICS)
     answer = Readiness(
         ready=ready,
-        parts={name: PartReadiness(ok=part.ok, message=part.message) for name, part in parts.items()},
+        parts={name: PartReadiness(ok=part.ok, message=part.message if told else "") for name, part in parts.items()},
     )
     headers = {"Cache-Control": "no-store"} | ({} if ready else {"Retry-After": "5"})
     return answered(answer, 200 if ready else 503, headers)
@@ -37,7 +39,8 @@ ROUTES: Final = (
         "Whether the parts it stands on answer",
         Readiness,
         about="Ready means: stores, queue and at least one worker answer, whether there is data or not. Otherwise 503 "
-        "with the same body. The source is reported and does not count: pages are served without it.",
+        "with the same body. The source is reported and does not count: pages are served without it. The messages are for "
+        "those with the permission `metrics`.",
         parameters=None,
         tag="operations",
     ),

@@ -20,6 +20,7 @@ from app.core.jobs import JOB_STATUSES, KINDS, Job
 from app.core.query import choice
 from app.errors import InvalidInput, NotFound, Refused
 from app.ingest import day_of
+from app.principal import principal
 
 
 def submit_job(_: Arguments) -> Response:
@@ -105,7 +106,9 @@ def _id_of(request_key: str) -> str:
         raise InvalidInput(
             "Idempotency-Key is not 1 to 255 printable ASCII characters. A UUID is a good one.", field="Idempotency-Key"
         )
-    return "request-" + digest(request_key)
+    asking = principal()
+    # Two principals that choose the same key mean two requests; a single user's keys stay what they were.
+    return "request-" + digest(request_key if asking.via == "local" else f"{asking.id}\0{request_key}")
 
 
 def jobs(given: Arguments) -> Response:

@@ -21,6 +21,12 @@ ABOUT: Final = (
     "`end` the first that is not in the range any more. A total is a string with every digit. Unknown is null or absent, never 0."
 )
 
+GATE: Final = (401, 403, 429)
+"""What app.gate answers for any route."""
+
+OPEN_PATHS: Final = ("/healthz", "/readyz")
+TOKEN: Final = {"type": "http", "scheme": "bearer", "description": "`spendscope token create`; see docs/access.md."}
+
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
     routes = list(routes)
@@ -33,7 +39,9 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         "info": {"title": "Spendscope", "version": __version__, "description": ABOUT},
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"schemas": _schemas(routes)},
+        "components": {"schemas": _schemas(routes), "securitySchemes": {"token": TOKEN}},
+        # Optional: an instance on loopback without users is open.
+        "security": [{"token": []}, {}],
     }
 
 
@@ -78,7 +86,7 @@ def _responses(route: Route) -> dict[str, Any]:
         found["202"]["headers"] = {"Location": {"schema": {"type": "string"}, "description": "Where to follow it."}}
     if route.has_tag:
         found["304"] = {"description": "Nothing has changed since the answer with this ETag."}
-    for status in route.problems:
+    for status in (*route.problems, *(GATE if route.path not in OPEN_PATHS else ())):
         found[str(status)] = _problem(status)
     if route.path == "/readyz":
         found["503"] = {"description": "Not ready.", "content": content}

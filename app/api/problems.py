@@ -10,19 +10,22 @@ from flask import Response, request
 from werkzeug.exceptions import HTTPException
 
 from app.api.models import Problem
-from app.errors import InvalidInput, SpendscopeError, Unavailable
+from app.errors import InvalidInput, SpendscopeError, TooMany, Unauthenticated, Unavailable
 
 log = logging.getLogger(__name__)
 
 TITLES: Final = {
     "invalid_input": "A parameter or the body is wrong",
     "bad_request": "The request cannot be read",
+    "unauthenticated": "Sign in first",
+    "forbidden": "Not permitted",
     "not_found": "There is no such thing",
     "method_not_allowed": "This path does not take this method",
     "conflict": "Something else changed it first",
     "too_large": "The body is too large",
     "unsupported_media_type": "The body is not application/json",
     "refused": "Understood, and not done",
+    "too_many_requests": "Too many requests",
     "unavailable": "A part of Spendscope does not answer",
     "bad_credentials": "A part of Spendscope does not let it in",
     "internal": "Spendscope failed",
@@ -56,7 +59,9 @@ def of_spendscope(error: SpendscopeError) -> Response:
     field = error.field[:80] if isinstance(error, InvalidInput) and error.field else None
     part = error.part if isinstance(error, Unavailable) else None
     answer = problem(error.status, error.code, error.message, field=field, part=part)
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unauthenticated):
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="spendscope"'
+    if isinstance(error, Unavailable | TooMany):
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer
 

@@ -118,4 +118,5 @@ def _footer(api_docs: bool) -> html.Footer:
     found: list[Any] = [html.Span(f"Spendscope {__version__}"), html.Span("All days are UTC")]
     if api_docs:
         found.append(html.A("API", href="/api/docs"))
+    found.append(html.A("Account", href="/account"))
     return html.Footer(found, className="foot")

@@ -28,6 +28,7 @@ from app.core.restatements import Move, Notice, Revision
 from app.core.retention import MonthTotals
 from app.errors import InvalidInput, Reason
 from app.ports import Metadata
+from tests.contracts.people import PeopleContract
 
 DAY = date(2026, 11, 20)
 NOW = datetime(2026, 11, 24, 4, 30, 7, 125, tzinfo=UTC)
@@ -167,7 +168,7 @@ def in_processes(count: int, work: Callable[..., Any], arguments: list[tuple[Any
         return pool.starmap(work, arguments, chunksize=1)
 
 
-class MetadataContract:
+class MetadataContract(PeopleContract):
     """Subclasses give `store`, prepared and empty, and `open_store`, which opens the same one in any process."""
 
     contested = 200

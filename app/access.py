@@ -1,0 +1,246 @@
+"""Signing in and what follows: users, sessions, API tokens, the first admin's claim. All of it is written to the audit log.
+
+Secrets are random 256-bit values that are shown once; the store has their SHA-256. Nothing here says whether it was
+the name or the password that was wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import uuid4
+
+from app import passwords
+from app.backends import Backends
+from app.core.access import Accounts, Principal, permitted, role_from, scopes_from
+from app.core.people import (
+    IDLE,
+    LONGEST,
+    LONGEST_TOKEN_DAYS,
+    SEEN_EVERY,
+    TOKEN_PREFIX,
+    ApiToken,
+    AuditNote,
+    Session,
+    User,
+    check_password,
+    checked_user,
+    name_from,
+)
+from app.errors import Conflict, InvalidInput, NotFound, Refused, Unauthenticated
+
+CLAIM: Final = "claim"
+CLAIM_LASTS: Final = timedelta(hours=1)
+CONSOLE: Final = "console"
+"""Who and where an action on the command line is from: whoever may read the stores' settings."""
+
+UNKNOWN: Final = "unknown"
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Where a request comes from, as far as it says."""
+
+    origin: str = CONSOLE
+    agent: str = ""
+
+
+def new_secret() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+
+
+def digest_of(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+def note(
+    backends: Backends, who: str, what: str, target: str = "", origin: str = CONSOLE, result: str = "done"
+) -> None:
+    """Write to the audit log. Raises Unavailable: what cannot be logged is not done."""
+    backends.metadata.append_audit(AuditNote(backends.clock(), who, what, target, origin, result))
+
+
+# --- users --------------------------------------------------------------------------------------------------------
+
+
+def add_user(
+    backends: Backends, name: str, role: str, accounts: Accounts, password: str, *, who: str = CONSOLE
+) -> User:
+    """Raises InvalidInput for a name, role or password that cannot be, Conflict for a name that is taken."""
+    name = name_from(name)
+    check_password(password, name)
+    user = checked_user(
+        User(uuid4().hex, name, role_from(role), accounts, passwords.hashed(password), backends.clock())
+    )
+    note(backends, who, "add user", f"{name} as {role}")
+    if not backends.metadata.put_user(user):
+        raise Conflict(f"There is a user {name!r} already. Choose another name.")
+    return user
+
+
+def user_called(backends: Backends, name: str) -> User:
+    found = backends.metadata.user_named(name_from(name))
+    if found is None:
+        raise NotFound(f"There is no user {name[:40]!r}. `spendscope user list` shows them.")
+    return found
+
+
+def set_disabled(backends: Backends, name: str, disabled: bool) -> None:
+    """A disabled user's sessions end and its tokens do not work."""
+    user = user_called(backends, name)
+    note(backends, CONSOLE, "disable user" if disabled else "enable user", user.name)
+    _change(backends, user.changed(disabled=disabled))
+    if disabled:
+        backends.metadata.end_sessions(user.id)
+
+
+def set_password(backends: Backends, name: str, password: str) -> None:
+    """All sessions of the user end. Raises Refused for one who signs in through the identity provider."""
+    user = user_called(backends, name)
+    if user.subject is not None:
+        raise Refused(f"{user.name} signs in through the identity provider and has no password here.")
+    check_password(password, user.name)
+    note(backends, CONSOLE, "set password", user.name)
+    _change(backends, user.changed(password=passwords.hashed(password)))
+    backends.metadata.end_sessions(user.id)
+
+
+def _change(backends: Backends, user: User) -> None:
+    if not backends.metadata.put_user(user):
+        raise Conflict(f"{user.name} was changed by somebody else just now. Try again.")
+
+
+# --- sessions -----------------------------------------------------------------------------------------------------
+
+
+def sign_in(backends: Backends, name: str, password: str, visitor: Visitor) -> str:
+    """The secret of a new session. Raises Unauthenticated, the same for every reason."""
+    try:
+        user = backends.metadata.user_named(name_from(name))
+    except InvalidInput:
+        user = None
+    # A password of any length is compared, so that its length says nothing; hashing a megabyte is nobody's password.
+    right = passwords.matches(user.password if user and user.subject is None else None, password[:1024])
+    if user is None or not right or user.disabled:
+        # Never the name as it was typed: now and then it is a password.
+        note(backends, user.name if user else UNKNOWN, "sign in", origin=visitor.origin, result="refused")
+        raise Unauthenticated("This name and password do not go together.")
+    return start_session(backends, user, visitor, "password")
+
+
+def start_session(backends: Backends, user: User, visitor: Visitor, how: str) -> str:
+    """The secret of a new session: never one that somebody brought along."""
+    secret, now = new_secret(), backends.clock()
+    note(backends, user.name, "sign in", how, visitor.origin)
+    backends.metadata.put_session(Session(digest_of(secret), user.id, now, now, visitor.origin, visitor.agent[:200]))
+    return secret
+
+
+def principal_of_session(backends: Backends, id: str) -> Principal | None:
+    """Who this session is; None when there is none, it is over, or its user is disabled. Keeps it alive."""
+    session, now = backends.metadata.session(id), backends.clock()
+    if session is None or session.is_over(now):
+        return None
+    user = backends.metadata.user(session.user_id)
+    if user is None or user.disabled:
+        return None
+    if now - session.seen >= SEEN_EVERY:
+        backends.metadata.see_session(id, now)
+    permissions = permitted(user.role, user.accounts)
+    return Principal(f"user:{user.id}", user.name, user.role, user.accounts, permissions, "session", id)
+
+
+def end_session(backends: Backends, principal: Principal, id: str, visitor: Visitor) -> None:
+    """Sign out, or end another session of one's own. Raises NotFound for one that is not."""
+    session = backends.metadata.session(id)
+    if session is None or f"user:{session.user_id}" != principal.id:
+        raise NotFound("There is no such session of yours.")
+    note(backends, principal.name, "sign out", origin=visitor.origin)
+    backends.metadata.end_session(id)
+
+
+def forget_old_sessions(backends: Backends) -> int:
+    now = backends.clock()
+    return backends.metadata.forget_sessions(seen_before=now - IDLE, created_before=now - LONGEST)
+
+
+# --- API tokens ---------------------------------------------------------------------------------------------------
+
+
+def create_token(
+    backends: Backends, user_name: str, name: str, scopes: Iterable[str], days: int
+) -> tuple[str, ApiToken]:
+    """The token, shown once, and its record. It may do what its user may, within its scopes."""
+    user = user_called(backends, user_name)
+    if not 1 <= days <= LONGEST_TOKEN_DAYS:
+        raise InvalidInput(f"days {days} is not from 1 to {LONGEST_TOKEN_DAYS}.", field="days")
+    if not 1 <= len(name) <= 64 or not name.isprintable():
+        raise InvalidInput("A token's name is 1 to 64 printable characters: say what it is for.", field="name")
+    wanted, may = scopes_from(scopes), permitted(user.role, user.accounts)
+    if beyond := sorted(wanted - may):
+        raise Refused(f"{user.name} may not {', '.join(beyond)}: a token never has more rights than its user.")
+    secret, now = TOKEN_PREFIX + new_secret(), backends.clock()
+    token = ApiToken(
+        id=uuid4().hex[:12],
+        sha256=digest_of(secret),
+        shown=secret[:9],
+        name=name,
+        user_id=user.id,
+        scopes=tuple(sorted(wanted)),
+        created=now,
+        expires=now + timedelta(days=days),
+    )
+    note(backends, CONSOLE, "create token", f"{token.id} of {user.name}: {'+'.join(token.scopes)}")
+    backends.metadata.put_token(token)
+    return secret, token
+
+
+def revoke_token(backends: Backends, id: str) -> None:
+    note(backends, CONSOLE, "revoke token", id)
+    if not backends.metadata.revoke_token(id, backends.clock()):
+        raise NotFound(f"There is no token {id[:40]!r} that is not revoked. `spendscope token list` shows them.")
+
+
+def principal_of_token(backends: Backends, sha256: str) -> Principal | None:
+    """Whom this token stands for; None when there is none, it is over, or its user is disabled."""
+    token, now = backends.metadata.token(sha256), backends.clock()
+    if token is None or token.is_over(now):
+        return None
+    user = backends.metadata.user(token.user_id)
+    if user is None or user.disabled:
+        return None
+    if token.used is None or now - token.used >= SEEN_EVERY:
+        backends.metadata.use_token(token.id, now)
+    permissions = permitted(user.role, user.accounts, token.scopes)
+    return Principal(f"token:{token.id}", token.name, user.role, user.accounts, permissions, "token", token.id)
+
+
+# --- the first admin ----------------------------------------------------------------------------------------------
+
+
+def offer_claim(backends: Backends) -> tuple[str, datetime]:
+    """A one-time token with which the first admin is made, and when it expires. For the console only."""
+    secret, until = new_secret(), backends.clock() + CLAIM_LASTS
+    backends.metadata.put_once(digest_of(secret), CLAIM, until, {})
+    return secret, until
+
+
+def claim(backends: Backends, secret: str, name: str, password: str, visitor: Visitor) -> str:
+    """Make the first admin and sign in; the secret of the session. Name and password are judged before the token is used.
+
+    Raises NotFound once there is a user, Unauthenticated for a token that is wrong, used or expired.
+    """
+    if backends.metadata.has_users():
+        raise NotFound("The first admin is there already. Sign in.")
+    check_password(password, name_from(name))
+    # It is looked up by its hash: how long that takes says nothing about the token itself.
+    if backends.metadata.take_once(digest_of(secret.strip()), CLAIM, backends.clock()) is None:
+        note(backends, UNKNOWN, "claim", origin=visitor.origin, result="refused")
+        raise Unauthenticated("This one-time token is wrong, used or expired. A restart prints a new one.")
+    user = add_user(backends, name, "admin", None, password, who="claim")
+    return start_session(backends, user, visitor, "claim")
