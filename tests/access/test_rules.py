@@ -34,8 +34,9 @@ SCOPES = {
     "token mine": {"read"},
 }
 LIMITED = ("viewer-mine", "analyst-mine", "editor-mine", "token mine")
-MAY_REFUSE = ("/account", "/logout", "/login", "/claim", "/api/v1/ingestions/<id>/file")
-"""A form without its token; a file of all accounts for somebody who sees some."""
+OF_ALL = ("/api/v1/ingestions/<id>/file", "/api/v1/notifications", "/api/v1/notifications/channels")
+MAY_REFUSE = ("/account", "/logout", "/login", "/claim", *OF_ALL)
+"""A form without its token; what is about all accounts for somebody who sees some."""
 TOKEN_PATHS = ("/api/", "/metrics", "/readyz")
 
 
@@ -318,6 +319,8 @@ CLOSED_METADATA = {
     "put_user", "user", "user_named", "users", "has_users",
     "put_session", "session", "sessions", "see_session", "end_session", "end_sessions", "forget_sessions", "put_token",
     "token", "tokens", "use_token", "revoke_token", "put_once", "take_once", "append_audit", "audit", "audit_length",
+    "add_deliveries", "delivery", "deliveries", "pending_deliveries", "pending_channels", "mark_deliveries",
+    "channel_state", "put_channel_state", "forget_deliveries",
 }  # fmt: skip
 CLOSED_COSTS = {"prepare", "replace", "day", "stored_days", "publish", "forget"}
 CLOSED_SOURCE = {"list", "find", "open", "sidecar", "references", "reference"}
