@@ -72,7 +72,9 @@ def watch(backends: Backends, keys: Iterable[str] | None = None) -> Watched:
     """
     if keys is not None:
         return _submitted(backends, _named(backends, keys), again=RETRIED)
-    watched = _submitted(backends, backends.source.list())
+    listed = list(backends.source.list())
+    watched = _submitted(backends, listed)
+    _let_go(backends, frozenset(found.key for found in listed))
     mark(backends, LISTED)
     return watched
 
@@ -82,6 +84,30 @@ def look_at(backends: Backends, keys: Iterable[str]) -> Watched:
     days = (key for key in dict.fromkeys(keys) if day_of(key) is not None)
     found = [there for key in days if (there := backends.source.find(key)) is not None]
     return _submitted(backends, found)
+
+
+def _let_go(backends: Backends, present: frozenset[str]) -> None:
+    """A refused file that somebody took out of the source holds its day no longer; why it was refused stays on record.
+
+    One that arrived after the listing and was refused already is looked at once more by the next.
+    """
+    root = backends.source.root
+    for day in backends.metadata.quarantined_days(EARLIEST, LATEST):
+        for key in {f"{day}.csv", f"{day}.csv.gz"} - present:
+            for newest in backends.metadata.versions_of(root, key)[:1]:
+                if newest.status == "quarantined":
+                    backends.metadata.put_ingestion(replace(newest, status="superseded"))
+                    _move_version(backends, day)
+
+
+def _move_version(backends: Backends, day: date) -> None:
+    """A quarantine that begins or ends changes no figure, yet everybody who keeps answers must notice it.
+
+    Where this is not the next revision, another job has moved the version, or will when it is done.
+    """
+    record = backends.metadata.day_record(day)
+    if not record.restating:
+        backends.metadata.put_day_record(touched(record))
 
 
 def mark(backends: Backends, name: str) -> None:
@@ -427,19 +453,10 @@ class _Taking:
         was_quarantined = self._is_quarantined()
         self.backends.metadata.put_ingestion(ingestion)
         if was_quarantined or ingestion.status == "quarantined":
-            self._move_version()
+            _move_version(self.backends, self.day)
 
     def _is_quarantined(self) -> bool:
         return bool(self.backends.metadata.quarantined_days(self.day, self.day + DAY))
-
-    def _move_version(self) -> None:
-        """A quarantine that begins or ends changes no figure, yet everybody who keeps answers must notice it.
-
-        Where this is not the next revision, another job has moved the version, or will when it is done.
-        """
-        record = self.backends.metadata.day_record(self.day)
-        if not record.restating:
-            self.backends.metadata.put_day_record(touched(record))
 
     def ingestion_id(self) -> str:
         """The same object version always has the same id: a run that is repeated replaces its own record."""

@@ -32,7 +32,10 @@ class _Connection:
 
     def receive(self) -> tuple[int, int] | None:
         """(status, bytes) once the whole answer is there."""
-        self.buffer += self.socket.recv(1 << 18)
+        piece = self.socket.recv(1 << 18)
+        if not piece:
+            raise ConnectionError("the server closed a connection that waits for an answer")
+        self.buffer += piece
         head, found, body = self.buffer.partition(b"\r\n\r\n")
         if not found:
             return None

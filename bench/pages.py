@@ -152,7 +152,17 @@ def ours(seeded: Seeded, port: int, cache: int) -> tuple[list[str], dict[str, st
 
 
 def usual(seeded: Seeded, port: int) -> tuple[list[str], dict[str, str]]:
-    options = ["--workers", "2", "--threads", "4", "--worker-class", "gthread", "--no-control-socket"]
+    options = [
+        "--workers",
+        "2",
+        "--threads",
+        "4",
+        "--worker-class",
+        "gthread",
+        "--no-control-socket",
+        "--keep-alive",
+        "15",
+    ]
     arguments = ["-m", "gunicorn", "-b", f"127.0.0.1:{port}", *options, "--preload", "bench.usual_page:create_server()"]
     return arguments, {"BENCH_FRAME": str(seeded.frame)}
 

@@ -157,6 +157,25 @@ def test_a_quarantined_version_is_read_once(backends: Backends, folder: Path) ->
     assert watch(backends).known == 1
 
 
+def test_a_refused_file_that_is_taken_away_holds_its_day_no_longer(backends: Backends, folder: Path) -> None:
+    other = DAY + timedelta(days=1)
+    take(backends, arrive(folder, csv("a,S,r,1,1,1,1")))
+    take(backends, key := arrive(folder, b"not,a,cost,file\n", suffix=".csv.gz"))
+    take(backends, arrive(folder, b"not,a,cost,file\n", other))
+    assert not watch(backends).jobs
+    assert backends.metadata.quarantined_days(DAY, other + timedelta(days=1)) == {DAY, other}
+    before = backends.metadata.ledger_version()
+    (folder / key).unlink()
+    assert not watch(backends).jobs
+    assert backends.metadata.quarantined_days(DAY, other + timedelta(days=1)) == {other}
+    assert backends.metadata.ledger_version() > before, "kept answers are asked for again"
+    assert amount(backends) == 1
+    [record] = backends.metadata.versions_of(backends.source.root, key)
+    assert record.reason is not None
+    arrive(folder, b"not,a,cost,file\n", suffix=".csv.gz")
+    assert len(watch(backends).jobs) == 1, "there again, it is looked at again"
+
+
 def test_a_usage_quantity_has_a_unit_only_where_it_is_one(backends: Backends, folder: Path) -> None:
     header = "service,region,amortized_cost,blended_cost,unblended_cost,usage_quantity,usage_unit\n"
     take(backends, arrive(folder, (header + "EC2,r,1,1,1,5,Hrs\nEC2,q,1,1,1,6,Hrs\nS3,r,1,1,1,7,GB-Mo\n").encode()))

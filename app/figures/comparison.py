@@ -44,7 +44,7 @@ def lines(
     layout: dict[str, Any] = {
         "hovermode": "x unified",
         "xaxis": {"type": "date", "hoverformat": "%a %-d %b %Y", "nticks": 5, "tickformat": "%-d %b"},
-        "yaxis": money_axis(prefix),
+        "yaxis": money_axis(prefix, np.concatenate([values[metric] for metric in values])),
         "shapes": [band(day) for day in settling],
         "margin": {"l": 52, "r": 12, "t": 14, "b": 28},
     }

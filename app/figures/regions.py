@@ -139,7 +139,7 @@ def _layout(
             "ticktext": [escaped(clipped(name, 28)) for name in found.services], "autorange": "reversed", "fixedrange": True,
             "automargin": True,
         },
-        "yaxis2": {**money_axis(prefix), "domain": [0.68, 1], "nticks": 3, "fixedrange": True, "showticklabels": False},
+        "yaxis2": {**money_axis(prefix, found.bars), "domain": [0.68, 1], "nticks": 3, "fixedrange": True, "showticklabels": False},
         "shapes": _outlines(found, regions, services),
         "margin": {"l": 8, "r": 8, "t": 22, "b": 4},
     }  # fmt: skip

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
+import numpy as np
+
 from app.core.rollup import CostFrame
 from app.figures.theme import MUTED, OTHER, Figure, Floats, band, days_axis, escaped, money_axis, rounded
 
@@ -72,7 +74,7 @@ def daily(
         "bargap": 0.22 if len(frame.periods) < 70 else 0.08,
         "hovermode": "x unified",
         "xaxis": _time_axis(frame),
-        "yaxis": money_axis(prefix),
+        "yaxis": money_axis(prefix, np.abs(frame.amounts).sum(axis=0)),
         "meta": {"settling": list(settling), "zoom": frame.query.granularity == "daily"},
         "shapes": [band(day) for day in unknown],
         "margin": {"l": 52, "r": 8, "t": 22, "b": 28},

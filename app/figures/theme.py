@@ -22,6 +22,8 @@ SLOTS: Final = tuple(f"--c{number}" for number in range(8))
 OTHER: Final = "--other"
 ACCENT: Final = "--accent"
 MUTED: Final = "--muted"
+SMALL: Final = 10.0
+"""Below this Plotly's short numbers turn to thousandths."""
 DAY_MILLISECONDS: Final = 86_400_000
 
 
@@ -79,10 +81,12 @@ def days_axis(periods: Sequence[date], granularity: str) -> dict[str, Any]:
     return {"x": [period.isoformat() for period in periods]}
 
 
-def money_axis(prefix: str) -> dict[str, Any]:
+def money_axis(prefix: str, values: Floats) -> dict[str, Any]:
+    """An axis of amounts up to the largest of `values`: `$20k`, but `$0.5` and never `$500m`, which reads as millions."""
+    small = float(np.nanmax(np.abs(values), initial=0.0)) < SMALL
     return {
         "tickprefix": escaped(prefix),
-        "tickformat": ",.3~s",
+        "tickformat": f",.{digits(values)}~f" if small else ",.3~s",
         "hoverformat": ",.2f",
         "rangemode": "tozero",
         "nticks": 5,

@@ -15,7 +15,7 @@ from app.core.periods import DateRange
 from app.core.query import CostQuery
 from app.core.rollup import CostFrame
 from app.figures import comparison, regions, spend, usage
-from app.figures.theme import OTHER, SLOTS, colours, escaped, rounded
+from app.figures.theme import OTHER, SLOTS, colours, escaped, money_axis, rounded
 
 DAYS = tuple(date(2026, 11, n) for n in range(1, 4))
 
@@ -133,3 +133,11 @@ def test_numbers_are_short_and_unknown_is_a_hole() -> None:
 
 def test_plotly_html_is_escaped() -> None:
     assert escaped("<a href='x'>&") == "&lt;a href='x'&gt;&amp;"
+
+
+@pytest.mark.parametrize(
+    ("largest", "shown"),
+    [(20_000.0, ",.3~s"), (9.0, ",.4~f"), (0.5, ",.4~f"), (0.0001, ",.8~f"), (float("nan"), ",.8~f")],
+)
+def test_small_amounts_are_never_written_in_thousandths(largest: float, shown: str) -> None:
+    assert money_axis("$", np.array([0.0, -largest]))["tickformat"] == shown

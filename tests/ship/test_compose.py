@@ -19,7 +19,6 @@ from compose_spec import PyCompose, PyOptions
 
 import app
 from app.config import Settings, environment_name, read_settings
-from app.launcher import check_address
 from app.redisserver import find_binary
 from tests.ship.test_kubernetes import K8S, built, containers_of, pod_of
 
@@ -80,9 +79,8 @@ def test_it_is_what_the_specification_takes() -> None:
     parsed = specified((ROOT / "compose.yaml").read_text("utf-8"))
     parsed.validate()
     assert set(parsed.service_names()) == {*OURS, *STORES, "sample"}
-    for name in ("compose.s3.yaml", "compose.loopback.yaml"):
-        text = re.sub(r".*!reset.*\n", "", (ROOT / name).read_text("utf-8"))
-        assert set(specified(text).service_names()) <= {*OURS, *STORES, "sample"}
+    overlay = specified((ROOT / "compose.s3.yaml").read_text("utf-8"))
+    assert set(overlay.service_names()) <= {*OURS, *STORES, "sample"}
 
 
 def test_the_specification_refuses_what_is_wrong() -> None:
@@ -103,13 +101,12 @@ def test_a_container_is_locked_down(compose: Any, name: str) -> None:
     assert not any("docker.sock" in str(volume) for volume in service["volumes"])
 
 
-@pytest.mark.parametrize("files", [(), ("compose.s3.yaml",), ("compose.loopback.yaml",)])
+@pytest.mark.parametrize("files", [(), ("compose.s3.yaml",)])
 def test_nothing_is_published_beyond_loopback(files: tuple[str, ...]) -> None:
     services = merged("compose.yaml", *files)["services"]
     published = {name: port for name, service in services.items() for port in service.get("ports", [])}
     assert all(port.startswith("127.0.0.1:") for port in published.values()), published
-    hosts = {name for name, service in services.items() if service.get("network_mode") == "host"}
-    assert hosts == ({"web"} if files == ("compose.loopback.yaml",) else set())
+    assert not [name for name, service in services.items() if service.get("network_mode") == "host"]
     if not files:
         assert set(published) == {"web", "grafana"}
 
@@ -163,7 +160,7 @@ def redis_command() -> list[str]:
     return command
 
 
-@pytest.mark.parametrize("files", [(), ("compose.s3.yaml",), ("compose.loopback.yaml",)])
+@pytest.mark.parametrize("files", [(), ("compose.s3.yaml",)])
 @pytest.mark.parametrize("name", OURS)
 def test_every_setting_is_one_of_ours_and_is_read(name: str, files: tuple[str, ...], tmp_path: Path) -> None:
     given = merged("compose.yaml", *files)["services"][name]["environment"]
@@ -175,8 +172,6 @@ def test_every_setting_is_one_of_ours_and_is_read(name: str, files: tuple[str, .
     filled = {key: str(secret) if key.endswith("_FILE") else filled_in(value) for key, value in given.items()}
     settings = read_settings(filled)
     assert settings.serves_demo == (files != ("compose.s3.yaml",))
-    if files == ("compose.loopback.yaml",) and name == "web":
-        check_address(settings.model_copy(update={"port": 0}))
 
 
 def filled_in(value: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -25,24 +24,12 @@ from app.ingest import ingest_object, watch
 from tests.buckets import only_our_aws
 from tests.costexplorer import Aws, CostExplorer, charge, refusal, refusing
 from tests.workers.test_collector import A, B, organisation
-from tests.workers.world import Clock, found, world_of
+from tests.workers.world import Clock, found
 from workers.collecting import backfill, collect
 from workers.jobs import LeaseLost, run_job
 
 TODAY = date(2026, 11, 24)
 START = date(2026, 9, 1)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def world(tmp_path: Path, clock: Clock) -> Iterator[Backends]:
-    opened = world_of(tmp_path, clock=clock)
-    yield opened
-    opened.metadata.close()
 
 
 def history_aws(clock: Clock, accounts: tuple[str, ...] = (A, B)) -> Aws:

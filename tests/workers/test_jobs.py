@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,18 +30,6 @@ from workers.jobs import (
     run_job,
 )
 from workers.schedule import reap
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def world(tmp_path: Path, clock: Clock) -> Iterator[Backends]:
-    opened = world_of(tmp_path, clock=clock)
-    yield opened
-    opened.metadata.close()
 
 
 class Work:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -28,18 +27,6 @@ from workers.schedule import Reaping, Watching, reap, slot_of
 
 ROOT = Path(__file__).parent.parent.parent
 HEADER = "service,region,amortized_cost,blended_cost,unblended_cost,usage_quantity\n"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def world(tmp_path: Path, clock: Clock) -> Iterator[Backends]:
-    opened = world_of(tmp_path, clock=clock)
-    yield opened
-    opened.metadata.close()
 
 
 def claimed(world: Backends, job: Job, seconds: float = 12) -> Job:
