@@ -71,9 +71,10 @@ def state_text(backends: Backends, *, seconds: float = SCRAPE_SECONDS) -> bytes:
     return generate_latest(registry)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class State(Collector):
-    """The state of everything behind the product, asked for when it is collected."""
+    """The state of everything behind the product, asked for when it is collected. A registry tells collectors apart by
+    identity: not all that is behind it can be hashed."""
 
     backends: Backends
     seconds: float = SCRAPE_SECONDS
