@@ -6,6 +6,8 @@ from collections.abc import Collection
 from datetime import date
 from typing import Any
 
+import numpy as np
+
 from app.core.periods import DAY, DateRange
 from app.core.robust import Floats
 from app.core.usualrange import Usual
@@ -39,7 +41,7 @@ def expected(
     layout: dict[str, Any] = {
         "hovermode": "x unified",
         "xaxis": {"type": "date", "hoverformat": "%a %-d %b %Y", "nticks": 6, "tickformat": "%-d %b"},
-        "yaxis": money_axis(prefix),
+        "yaxis": money_axis(prefix, np.concatenate([actual, usual.high])),
         "meta": {"zoom": False},
         "shapes": [shade],
         "margin": {"l": 52, "r": 8, "t": 20, "b": 28},
