@@ -19,6 +19,8 @@ import botocore.session
 from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
 
+from app.core.exact import total
+
 METRICS = ("AmortizedCost", "BlendedCost", "UnblendedCost", "UsageQuantity")
 DAY = date(2026, 10, 1)
 
@@ -132,7 +134,7 @@ class CostExplorer:
         for metric in given["Metrics"]:
             place = METRICS.index(metric)
             texts = [each.amounts[place] for each in charges]
-            amount = texts[0] if len(texts) == 1 else str(sum(map(Decimal, texts), Decimal(0)))
+            amount = texts[0] if len(texts) == 1 else str(total(map(Decimal, texts)))
             usage = units[0] if len(units) == 1 else "N/A"
             found[metric] = {"Amount": amount, "Unit": usage if metric == "UsageQuantity" else charges[0].currency}
         return found

@@ -543,4 +543,4 @@ CENT: Final = Decimal("0.01")
 
 def _add(sums: list[Decimal], amounts: Sequence[Decimal], sign: int) -> None:
     for at in range(len(sums)):
-        sums[at] = EXACT.add(sums[at], amounts[at] * sign)
+        sums[at] = EXACT.fma(amounts[at], sign, sums[at])

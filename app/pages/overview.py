@@ -13,7 +13,7 @@ from app.core.charges import COSTS
 from app.pages import address as addresses
 from app.pages import panels
 from app.pages.address import LEVELS, Address
-from app.pages.view import View, look
+from app.pages.view import DRAWING, View, look
 from app.ui import controls, parts, words
 from app.ui.shell import Ids as Shell
 from app.ui.tags import attributes, finished
@@ -79,7 +79,10 @@ def draw(search: str | None) -> tuple[Any, ...]:
     backends = current()
     address = addresses.read(search if isinstance(search, str) else "", backends.today())
     view = look(backends, address)
-    return _empty(address) if view is None else _shown(view)
+    if view is None:
+        return _empty(address)
+    with DRAWING:
+        return _shown(view)
 
 
 def drawn(search: str | None) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -25,6 +26,9 @@ from app.figures.usage import MOST as SHOWN_USAGE
 from app.pages.address import LEVELS, Address
 
 Amount = Decimal | None
+DRAWING: Final = threading.Lock()
+"""One page is worked out at a time in a process. Threads that take turns inside numpy hand the interpreter to each other
+thousands of times, which doubles the time of all of them. Stores are asked outside of it."""
 LONGEST_DAILY: Final = 190
 LONGEST_WEEKLY: Final = 800
 
@@ -124,6 +128,11 @@ def look(backends: Backends, address: Address) -> View | None:
     now = snapshot(backends)
     if now.known is None:
         return None
+    with DRAWING:
+        return _looked(backends, now, now.known, address)
+
+
+def _looked(backends: Backends, now: Snapshot, known: DateRange, address: Address) -> View:
     query = address.query.per(granularity_for(len(address.days)))
     grouped = query.grouped(address.dimension)
     spend = now.ask(grouped)
@@ -136,7 +145,7 @@ def look(backends: Backends, address: Address) -> View | None:
     return View(
         address=address,
         today=backends.today(),
-        known=now.known,
+        known=known,
         spend=spend,
         before=before.frame.amounts.sum(axis=0) if before else None,
         comparison=compared(daily, before, complete) if before else None,
