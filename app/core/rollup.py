@@ -349,28 +349,25 @@ class _Part:
     absent: NDArray[np.bool_] | None
 
 
-def _summed(parts: AnyArray, span: _Span, plan: _Plan) -> AnyArray:
-    """Sums of a grid's [part, day, column] by period and group."""
-    picked = parts[:, span.rows]
+def _together(cells: AnyArray, span: _Span, plan: _Plan, adding: np.ufunc, dtype: type[np.generic]) -> AnyArray:
+    """A grid's [..., day, column] by period and group."""
+    picked = cells[..., span.rows, :]
     if span.starts is not None:
-        picked = np.add.reduceat(picked, span.starts, axis=1, dtype=np.int64)
+        picked = adding.reduceat(picked, span.starts, axis=-2, dtype=dtype)
     if plan.order is not None:
-        picked = picked.take(plan.order, axis=2)
+        picked = picked.take(plan.order, axis=-1)
     if plan.starts is None:
         return picked
-    return np.add.reduceat(picked, plan.starts, axis=2, dtype=np.int64) if len(plan.starts) else picked[:, :, :0]
+    return adding.reduceat(picked, plan.starts, axis=-1, dtype=dtype) if len(plan.starts) else picked[..., :0]
+
+
+def _summed(parts: AnyArray, span: _Span, plan: _Plan) -> AnyArray:
+    return _together(parts, span, plan, np.add, np.int64)
 
 
 def _any(marks: NDArray[np.bool_], span: _Span, plan: _Plan) -> NDArray[np.bool_]:
-    """Whether any of a grid's [day, column] is marked, by period and group."""
-    picked = marks[span.rows]
-    if span.starts is not None:
-        picked = np.logical_or.reduceat(picked, span.starts, axis=0)
-    if plan.order is not None:
-        picked = picked.take(plan.order, axis=1)
-    if plan.starts is None:
-        return picked
-    return np.logical_or.reduceat(picked, plan.starts, axis=1) if len(plan.starts) else picked[:, :0]
+    """Whether any is marked."""
+    return _together(marks, span, plan, np.logical_or, np.bool_)
 
 
 @dataclass(frozen=True)
