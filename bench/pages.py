@@ -83,7 +83,8 @@ def _charges(places: np.ndarray, costs: np.ndarray, accounts: list[str]) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from app.core.dailycsv import EXACT, SCHEMA, TEXT
+    from app.core.csvnumbers import EXACT
+    from app.core.dailycsv import SCHEMA, TEXT
 
     count = len(places)
 

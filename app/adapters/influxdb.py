@@ -273,7 +273,7 @@ def _shown(value: Decimal | None) -> str:
 def _table(day: DayColumns) -> pa.Table:
     import pyarrow as pa
 
-    from app.core.dailycsv import EXACT as DECIMAL
+    from app.core.csvnumbers import EXACT as DECIMAL
     from app.core.dailycsv import SCHEMA
 
     arrays: dict[str, Any] = {

@@ -202,7 +202,7 @@ class ParquetCostStore:
     def _holds(self, kept: _Kept, table: pa.Table) -> bool:
         """Whether a day's file has exactly these charges; a damaged one has not."""
         try:
-            return bool(tidied(self._read(kept)).equals(table))
+            return bool(tidied(self._read(kept)).equals(widened(table)))
         except Unavailable:
             return False
 
@@ -213,10 +213,7 @@ class ParquetCostStore:
             with ThreadPoolExecutor(1, "parquet") as beside:
                 written = beside.submit(self._write_day, parquet, day, table, columns)
                 write_month(self._root / grids, self._month_with(columns))
-                totals = account_totals(columns)
                 kept = written.result()
-            if kept.totals != totals:
-                raise Conflict(f"{day} was written, but reads back differently; what was there stays.")
         except BaseException:
             for path in (parquet, grids):
                 (self._root / path).unlink(missing_ok=True)
@@ -233,14 +230,14 @@ class ParquetCostStore:
         charges = charges.select(SCHEMA.names)
         if before is None or accounts >= before.totals.keys():
             return charges
-        return pa.concat_tables([without_accounts(self._read(before), accounts), charges])
+        return pa.concat_tables([without_accounts(self._read(before), accounts), widened(charges)])
 
     def _new_paths(self, day: date) -> tuple[str, str]:
         name = uuid.uuid4().hex[:16]
         return f"days/{day}/{name}.parquet", f"months/{day:%Y-%m}.{name}.grids"
 
     def _write_day(self, path: str, day: date, table: pa.Table, columns: DayColumns) -> _Kept:
-        """Write, fsync, and read everything back from the file."""
+        """Write, fsync, and read everything back from the file. Raises Conflict where that differs."""
         import pyarrow.parquet as pq
 
         target = self._root / path
@@ -259,7 +256,10 @@ class ParquetCostStore:
         if new_directory:
             _sync(target.parent.parent)
         data = target.read_bytes()
-        return _Kept(path, hashlib.sha256(data).hexdigest(), account_totals(columns_of(day, _parsed(data))))
+        found = _parsed(data)
+        if not found.equals(table) and not widened(found).equals(widened(table)):
+            raise Conflict(f"{day} was written, but reads back differently; what was there stays.")
+        return _Kept(path, hashlib.sha256(data).hexdigest(), account_totals(columns))
 
     def _month_with(self, columns: DayColumns) -> Month:
         first = month_of(columns.day)

@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.amounts import LIMB, Amounts, from_decimal128, stacked
+from app.core.amounts import LIMB, Amounts, from_counts, from_decimal128
 from app.core.charges import DIMENSIONS, MAY_BE_ABSENT, METRICS, Totals
 from app.core.rollup import DayColumns, combined
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NARROW: Final = (18, 12)
-"""Precision and scale of decimals that fit 64 bits: most files need no more."""
+NARROW_BEFORE: Final = (18, 12)
+"""Precision and scale of the narrow decimals that files of earlier versions have: decimal128, not csvnumbers.NARROW."""
 
 
 def tidied(charges: pa.Table) -> pa.Table:
@@ -41,7 +42,7 @@ def tidied(charges: pa.Table) -> pa.Table:
     for field in SCHEMA:
         if pa.types.is_dictionary(field.type):
             arrays[field.name] = _with_sorted_dictionary(arrays[field.name])
-    table = pa.table(arrays, schema=SCHEMA)
+    table = pa.table(arrays)
     codes = [_codes(arrays[name]) for name in DIMENSIONS]
     key, _ = combined(codes, [len(arrays[name].dictionary) for name in DIMENSIONS])
     if (key[1:] >= key[:-1]).all():
@@ -114,9 +115,8 @@ def widened(charges: pa.Table) -> pa.Table:
 
 def refuse_others(accounts: frozenset[str], charges: pa.Table) -> None:
     """Raise ValueError when there are charges of another account: they would be added to what it has."""
-    import pyarrow as pa
 
-    found = set(charges["account"].cast(pa.string()).unique().to_pylist())
+    found = set(charges["account"].unify_dictionaries().unique().to_pylist())
     if found - accounts:
         raise ValueError(f"charges of {sorted(found - accounts)[:3]} are given, but those accounts are not replaced")
 
@@ -165,6 +165,11 @@ def _with_sorted_dictionary(array: Any) -> Any:
     import pyarrow as pa
 
     texts = array.dictionary.to_pylist()
+    if not array.null_count:
+        is_used = np.zeros(len(texts), np.bool_)
+        is_used[_codes(array)] = True
+        if is_used.all() and all(one < other for one, other in pairwise(texts)):
+            return array
     used = [code for code in array.indices.unique().to_pylist() if code is not None]
     names = sorted({texts[code] for code in used})
     position = {name: place for place, name in enumerate(names)}
@@ -174,47 +179,34 @@ def _with_sorted_dictionary(array: Any) -> Any:
 
 
 def _nonzero(table: pa.Table) -> NDArray[np.bool_]:
-    found = np.zeros(len(table), np.bool_)
-    for metric in METRICS:
-        words = _words(_array(table, metric))
-        found |= (words[:, 0] | words[:, 1]) != 0
-    return found
+    from app.core.csvnumbers import is_nonzero
 
-
-def _words(array: Any) -> NDArray[np.int64]:
-    """[row, 2] of a decimal128 array, low word first; null is 0."""
-    if array.null_count:
-        array = array.fill_null(Decimal(0))
-    if not len(array):
-        return np.zeros((0, 2), np.int64)
-    words = np.frombuffer(array.buffers()[1], "<i8", 2 * (len(array) + array.offset))
-    return words.reshape(-1, 2)[array.offset :]
+    return np.asarray(np.logical_or.reduce([is_nonzero(_array(table, metric)) for metric in METRICS]))
 
 
 def _amounts(array: Any) -> Amounts:
     import pyarrow as pa
 
-    from app.core.dailycsv import EXACT
+    from app.core.csvnumbers import EXACT, NARROW, words
 
-    if array.type == pa.decimal128(*NARROW):
-        return stacked(*np.divmod(_words(array)[:, 0], LIMB))
+    if array.type in NARROW or array.type == pa.decimal128(*NARROW_BEFORE):
+        return from_counts(words(array)[:, 0], array.type.scale)
     if array.type != EXACT:
         array = array.cast(EXACT)
-    words = _words(array)
-    return from_decimal128(words.data, len(words)) if len(words) else Amounts(np.zeros((2, 0), np.int64))
+    both = words(array)
+    return from_decimal128(both.data, len(both)) if len(both) else Amounts(np.zeros((2, 0), np.int64))
 
 
 def _narrow(array: Any, amounts: Amounts) -> Any:
-    """The same decimals in 64 bits of a file, where all of them fit."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    """The same decimals in 64 bits, where all of them fit."""
+    from app.core.csvnumbers import EXACT, narrow
 
-    limit = 10 ** (NARROW[0] - NARROW[1] + 4)
     high, middle = amounts.parts[:2]
-    if len(amounts.parts) == 3 or not len(array) or high.max() >= limit or high.min() < -limit:
+    if array.type != EXACT or len(amounts.parts) == 3 or not len(array) or high.max() >= _MOST or high.min() < -_MOST:
         return array
-    words = np.empty((len(array), 2), np.int64)
-    words[:, 0] = high.astype(np.int64) * LIMB + middle
-    words[:, 1] = words[:, 0] >> 63
-    found = pa.Array.from_buffers(pa.decimal128(*NARROW), len(array), [None, pa.py_buffer(words)])
-    return pc.if_else(array.is_valid(), found, None) if array.null_count else found
+    counts = high.astype(np.int64) * LIMB + middle
+    return narrow(counts, array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None)
+
+
+_MOST: Final = 10**10
+"""Parts `high` (counts of 10⁻⁴) below this are of values below a million."""

@@ -1,8 +1,8 @@
 """The daily CSV (DESIGN §4): one day of charges as a file, taken whole or quarantined whole.
 
 A file is read in pieces of whole rows, several at a time. Arrow splits the cells and counts distinct texts; quotes are
-checked before, and every number is looked at as text before Arrow may convert it. The first piece with a fault ends
-the reading, and only then is the line looked up.
+checked before, and no number is taken before core.csvnumbers has made sure of it. The first piece with a fault ends the
+reading, and only then is the line looked up.
 
 Reason codes: empty, too_large, not_csv, encoding, dialect, missing_column, duplicate_column, too_many_columns,
 truncated, quoting, row_length, row_too_long, field_too_long, empty_amount, not_a_number, too_many_decimals,
@@ -35,12 +35,13 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-from app.core import amounts
-from app.core.charges import COSTS, DEFAULTS, DIMENSIONS, MAY_BE_ABSENT, METRICS, Totals
+from app.core import amounts, csvnumbers
+from app.core.charges import DEFAULTS, DIMENSIONS, MAY_BE_ABSENT, METRICS, Totals
+from app.core.csvfault import Fault, safe
+from app.core.csvnumbers import EXACT, SUM_LIMIT
 from app.core.rollup import combined
 from app.errors import Quarantined, Reason
 
-EXACT: Final = pa.decimal128(38, 20)
 TEXT: Final = pa.dictionary(pa.int32(), pa.string())
 
 SCHEMA: Final = pa.schema(
@@ -58,7 +59,10 @@ SCHEMA: Final = pa.schema(
         ("estimated", pa.bool_()),
     ]
 )
-"""Charges of one day. The day and the currency belong to the file; only `blended_cost` may be null."""
+"""Charges of one day. The day and the currency belong to the file; only `blended_cost` may be null.
+
+A column of amounts is of a type of csvnumbers.NARROW where one holds all of it (`columns.widened` is the way back).
+"""
 
 FILE_NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})\.csv(\.gz)?")
 PARSER: Final = 1
@@ -74,15 +78,13 @@ EARLIEST: Final = date(2000, 1, 1)
 AHEAD: Final = timedelta(days=2)
 """How far a file may be ahead of today (UTC): clocks differ, but the future has no cost."""
 
-COST_LIMIT: Final = 10**12
-"""A cost beyond this, either way, is a mistake in the file."""
-SUM_LIMIT: Final = 10**14
-"""Most of Σ|value| of a column, and of one usage quantity: sums in 64-bit integers (core.amounts) stay far from full."""
-
 FLAGS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
 
 PIECE: Final = 8 * 2**20
 """Bytes read at a time; a row longer than this is refused."""
+SPARSE: Final = 8
+"""As many possible keys a row are still put in order by their place rather than by comparing them."""
+
 READERS: Final = 2
 """Pieces read at a time: more than two wait for memory rather than for a processor."""
 
@@ -127,18 +129,6 @@ def parse(data: Path | bytes, *, day: date, currency: str, today: date, limits: 
 
 
 # --- what the file is ---------------------------------------------------------------------------------------------
-
-
-class _Fault(Exception):
-    """What is wrong in a piece: at a row of it (from 0, blank lines do not count), else at a byte of it."""
-
-    def __init__(
-        self, code: str, message: str, *, row: int | None = None, offset: int = 0, value: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.code, self.message, self.value = code, message, value
-        self.row, self.offset = row, offset
-        self.column: str | None = None
 
 
 def _check_day(day: date, today: date) -> None:
@@ -225,12 +215,6 @@ def _check_head(head: bytes) -> None:
             raise Quarantined(Reason("not_csv", message, 1, value=safe(_shown(text))))
 
 
-def safe(value: str) -> str:
-    """At most 80 characters that are harmless on any page or terminal."""
-    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in value[:80])
-    return shown if len(shown) <= 80 and len(value) <= 80 else shown[:79] + "…"
-
-
 def _shown(data: bytes) -> str:
     return data[:400].decode("utf-8", "replace")
 
@@ -261,7 +245,7 @@ class _Source:
             data, last = rest + chunk, not chunk
             try:
                 size = _sound_rows(data, last, self._limits)
-            except _Fault as fault:
+            except Fault as fault:
                 raise self.quarantined(_Piece(offset, data), fault) from None
             if size:
                 yield _Piece(offset, data[:size])
@@ -272,11 +256,11 @@ class _Source:
         self._file.seek(offset)
         return _Piece(offset, self._file.read(size))
 
-    def quarantined(self, piece: _Piece, fault: _Fault) -> Quarantined:
+    def quarantined(self, piece: _Piece, fault: Fault) -> Quarantined:
         value = None if fault.value is None else safe(fault.value)
         return Quarantined(Reason(fault.code, fault.message, self.line(piece, fault), fault.column, value))
 
-    def line(self, piece: _Piece, fault: _Fault) -> int:
+    def line(self, piece: _Piece, fault: Fault) -> int:
         before = self._line_breaks_before(piece.offset)
         if fault.row is None:
             return before + _line_breaks(piece.data[: fault.offset]) + 1
@@ -309,7 +293,7 @@ def _sound_rows(data: bytes, last: bool, limits: Limits) -> int:
 
 
 def _whole_rows(data: bytes, last: bool) -> int:
-    """How many bytes there are up to the last line break outside quotes. Raises _Fault where RFC 4180 is broken."""
+    """How many bytes there are up to the last line break outside quotes. Raises Fault where RFC 4180 is broken."""
     end = _last_break(data, len(data), last)
     if b'"' in data:
         quotes = _quotes(data)
@@ -341,7 +325,7 @@ def _quotes(data: bytes) -> NDArray[np.intp]:
     if len(wrong):
         at = int(wrong.min())
         message = 'A quote stands where no cell starts or ends. Quote the whole cell and write "" for a quote inside.'
-        raise _Fault("quoting", message, offset=at, value=_around(data, at))
+        raise Fault("quoting", message, offset=at, value=_around(data, at))
     return quotes
 
 
@@ -352,38 +336,38 @@ def _around(data: bytes, at: int) -> str:
 
 
 def _check_text(data: bytes) -> None:
-    """Raise _Fault for NUL bytes and for what is not UTF-8; a character may be cut off at the end."""
+    """Raise Fault for NUL bytes and for what is not UTF-8; a character may be cut off at the end."""
     nul = data.find(b"\0")
     if nul >= 0:
         message = "The file has NUL bytes: it is damaged, or UTF-16 without a byte order mark. Export it as UTF-8."
-        raise _Fault("encoding", message, offset=nul, value=_around(data, nul))
+        raise Fault("encoding", message, offset=nul, value=_around(data, nul))
     if data.isascii():
         return
     try:
         codecs.utf_8_decode(data, "strict", False)
     except UnicodeDecodeError as error:
         message = f"The file is not UTF-8 ({error.reason}). Export it as UTF-8, or as UTF-16 with a byte order mark."
-        raise _Fault("encoding", message, offset=error.start, value=_around(data, error.start)) from None
+        raise Fault("encoding", message, offset=error.start, value=_around(data, error.start)) from None
 
 
-def _truncated(data: bytes, size: int) -> _Fault:
+def _truncated(data: bytes, size: int) -> Fault:
     rest = data[size:]
     where = "inside a quoted cell" if rest.count(b'"') % 2 else "without a line break after its last row"
     message = f"The file ends {where}: it was cut off, and nothing says how much is missing. Deliver it again."
-    return _Fault("truncated", message, offset=size, value=_shown(rest))
+    return Fault("truncated", message, offset=size, value=_shown(rest))
 
 
-def _too_long(data: bytes, limits: Limits) -> _Fault:
+def _too_long(data: bytes, limits: Limits) -> Fault:
     """A row longer than a piece: most often one cell, whose quote is never closed."""
     _, row = next(_rows(data))
     if row is None or any(len(cell.encode()) > limits.field for cell in row):
         return _long_field(limits, _shown(data), row=0)
-    return _Fault("row_too_long", f"A row is longer than {PIECE:,} bytes.", row=0, value=_shown(data))
+    return Fault("row_too_long", f"A row is longer than {PIECE:,} bytes.", row=0, value=_shown(data))
 
 
-def _long_field(limits: Limits, value: str, *, row: int | None = None) -> _Fault:
+def _long_field(limits: Limits, value: str, *, row: int | None = None) -> Fault:
     message = f"A cell is longer than {limits.field:,} bytes. Shorten it; or perhaps a quote is never closed."
-    return _Fault("field_too_long", message, row=row, value=value)
+    return Fault("field_too_long", message, row=row, value=value)
 
 
 def _rows(data: bytes) -> Iterator[tuple[int, list[str] | None]]:
@@ -419,7 +403,7 @@ def _layout(source: _Source, first: _Piece, limits: Limits) -> _Layout:
     try:
         header, size = _header(first.data, limits)
         _check_header(header, limits)
-    except _Fault as fault:
+    except Fault as fault:
         raise source.quarantined(first, fault) from None
     known = {place: ALIASES.get(name, name) for place, name in enumerate(header) if name in KNOWN}
     ignored = {place: name for place, name in enumerate(header) if name not in KNOWN}
@@ -444,7 +428,7 @@ def _header(data: bytes, limits: Limits) -> tuple[list[str], int]:
 
 def _check_header(header: Sequence[str], limits: Limits) -> None:
     if len(header) > limits.columns:
-        raise _Fault("too_many_columns", f"The file has {len(header):,} columns; {limits.columns:,} are the most.")
+        raise Fault("too_many_columns", f"The file has {len(header):,} columns; {limits.columns:,} are the most.")
     for name in header:
         if len(name.encode()) > limits.field:
             raise _long_field(limits, name)
@@ -461,7 +445,7 @@ def _check_twice(header: Sequence[str]) -> None:
         meant = ALIASES.get(name.casefold(), name.casefold())
         if meant in seen:
             message = f"The columns {safe(seen[meant])!r} and {safe(name)!r} stand for the same. Keep one."
-            fault = _Fault("duplicate_column", message, value=name)
+            fault = Fault("duplicate_column", message, value=name)
             fault.column = safe(name)
             raise fault
         seen[meant] = name
@@ -470,15 +454,15 @@ def _check_twice(header: Sequence[str]) -> None:
 _DIALECTS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def _missing(name: str, header: Sequence[str]) -> _Fault:
+def _missing(name: str, header: Sequence[str]) -> Fault:
     for mark, what in _DIALECTS.items():
         if len(header) < len(REQUIRED) and any(mark in each for each in header):
             message = f"The columns are separated by {what}. Separate them by commas."
-            return _Fault("dialect", message, value=",".join(header))
+            return Fault("dialect", message, value=",".join(header))
     close = [each for each in header if each.strip().casefold() == name]
     hint = f" There is {safe(close[0])!r}, but names must match exactly." if close else ""
     message = f"The column {name!r} is missing.{hint} Required are {', '.join(REQUIRED)}."
-    fault = _Fault("missing_column", message, value=",".join(header))
+    fault = Fault("missing_column", message, value=",".join(header))
     fault.column = name
     return fault
 
@@ -488,12 +472,20 @@ def _missing(name: str, header: Sequence[str]) -> _Fault:
 
 @dataclass(frozen=True)
 class _Part:
-    """Checked columns of one piece, by name: dictionaries of text, exact decimals, where a row is estimated."""
+    """Checked columns of one piece, by name: dictionaries of text, exact decimals, where a row is estimated.
+
+    `accounts` are the sums of its rows, without those that are all zero; those are marked in `zeros`.
+    """
 
     offset: int
     size: int
-    rows: int
     columns: dict[str, Any]
+    zeros: NDArray[np.bool_]
+    accounts: Mapping[str, Totals]
+
+    @property
+    def rows(self) -> int:
+        return len(self.zeros)
 
 
 class _Rules:
@@ -508,22 +500,27 @@ class _Rules:
         )
 
     def read(self, piece: _Piece) -> _Part:
-        """Raises _Fault with the first row that something is wrong with."""
+        """Raises Fault with the first row that something is wrong with."""
         cells = self._cells(piece.data)
         columns: dict[str, Any] = {}
-        faults: list[_Fault] = []
+        faults: list[Fault] = []
         for place, column in zip(cells.column_names, cells.columns, strict=True):
             name = self._layout.known.get(int(place))
             try:
                 values = self._column(name, _one(column))
                 if name is not None:
                     columns[name] = values
-            except _Fault as fault:
+            except Fault as fault:
                 fault.column = name or safe(self._layout.header[int(place)])
                 faults.append(fault)
         if faults:
             raise min(faults, key=lambda fault: fault.row or 0)
-        return _Part(piece.offset, len(piece.data), len(cells), columns)
+        numbers = {name: columns[name] for name in METRICS}
+        zeros = ~np.logical_or.reduce([csvnumbers.is_nonzero(array) for array in numbers.values()])
+        accounts = columns.get("account")
+        codes = np.zeros(len(cells), np.int32) if accounts is None else _codes(accounts)
+        names = [""] if accounts is None else accounts.dictionary.to_pylist()
+        return _Part(piece.offset, len(piece.data), columns, zeros, _totals(codes, names, numbers, zeros))
 
     def _cells(self, data: bytes) -> pa.Table:
         # Arrow drops a U+FEFF that it meets first, and skips blank lines.
@@ -542,21 +539,21 @@ class _Rules:
         except pa.ArrowInvalid as error:
             raise self._unequal_row(data, str(error)) from None
 
-    def _unequal_row(self, data: bytes, error: str) -> _Fault:
+    def _unequal_row(self, data: bytes, error: str) -> Fault:
         width = len(self._layout.header)
         for number, (_, row) in enumerate(_rows(data)):
             if row is None:
                 return _long_field(self.limits, "", row=number)
             if len(row) != width:
                 message = f"The row has {len(row)} cells, the header has {width}."
-                return _Fault("row_length", message, row=number, value=",".join(row))
-        return _Fault("unreadable", f"The file cannot be read as CSV: {error[:200]}", row=0)
+                return Fault("row_length", message, row=number, value=",".join(row))
+        return Fault("unreadable", f"The file cannot be read as CSV: {error[:200]}", row=0)
 
     def _column(self, name: str | None, cells: Any) -> Any:
         is_text = pa.types.is_dictionary(cells.type)
         self._check_lengths(cells.dictionary if is_text else cells, cells if is_text else None)
         if name in METRICS:
-            return _exact(name, cells)
+            return csvnumbers.exact(name, cells)
         if name == "estimated":
             return _flags(cells)
         if name == "date":
@@ -602,7 +599,7 @@ def _check_texts(cells: Any, fault: Callable[[str], tuple[str, str] | None]) -> 
     if found:
         row = int(np.argmax(np.isin(_codes(cells), list(found))))
         code = int(_codes(cells)[row])
-        raise _Fault(*found[code], row=row, value=texts[code])
+        raise Fault(*found[code], row=row, value=texts[code])
 
 
 def _flags(cells: Any) -> NDArray[np.bool_]:
@@ -617,102 +614,6 @@ def _flag_fault(text: str) -> tuple[str, str] | None:
     return "not_a_flag", f"{safe(text)!r} is neither true nor false. Write one of them, or nothing."
 
 
-# --- numbers ------------------------------------------------------------------------------------------------------
-
-NUMBER: Final = re.compile(r"[ \t]*([+-]?)([0-9]*)(?:\.([0-9]*))?(?:[eE]([+-]?0*[0-9]{1,9}))?[ \t]*")
-"""Groups: sign, digits before and after the point, exponent. Blanks around it are nothing."""
-
-_SMALL_EXPONENT: Final = r"[eE]-[01]?[0-9]$"
-_SURE_DIGITS: Final = 18
-"""As many characters before the point cannot overflow decimal128(38, 20)."""
-
-
-def _exact(name: str, cells: Any) -> Any:
-    """The exact decimals of a column of text. Raises _Fault with the first row that is not a number in range."""
-    found = _converted(name, cells)
-    limit = COST_LIMIT if name in COSTS else SUM_LIMIT
-    # The high words are the values in steps of 0.18: only what is near the limit is compared exactly.
-    high = np.abs(_words(found)[:, 1])
-    for row in np.flatnonzero(high >= limit * 10**20 >> 64).tolist():
-        if found[row].as_py().copy_abs() > limit:  # abs() would round to 28 digits
-            raise _Fault("too_large_amount", _large_message(name), row=row, value=cells[row].as_py())
-    return found
-
-
-def _large_message(name: str) -> str:
-    return f"{name} is beyond ±{COST_LIMIT if name in COSTS else SUM_LIMIT:,}: that is a mistake in the file."
-
-
-def _converted(name: str, cells: Any) -> Any:
-    if name == MAY_BE_ABSENT:
-        cells = pc.if_else(pc.equal(pc.binary_length(cells), 0), pa.scalar(None, cells.type), cells)
-    if _is_plain(cells):
-        try:
-            return cells.cast(EXACT)
-        except pa.ArrowInvalid:
-            pass
-    return pa.array([_decimal(name, text, row) for row, text in enumerate(cells.to_pylist())], EXACT)
-
-
-def _is_plain(cells: Any) -> bool:
-    """Whether Arrow's own conversion is right for every text of a column, or refuses it.
-
-    It wraps around without an error from 19 digits before the point on (5e18 becomes 1.6e18), and for exponents such
-    as 1e-2147483600 it reads outside its tables, which ends the process (seen with 26.0.1).
-    """
-    text = cells.buffers()[2]
-    letters = b"" if text is None else text.to_pybytes()
-    if (b"e" in letters or b"E" in letters) and not _has_small_exponents(cells):
-        return False
-    length = pc.binary_length(cells)
-    if (pc.max(length).as_py() or 0) <= _SURE_DIGITS:
-        return True
-    point = pc.find_substring(cells, ".")
-    return bool(pc.max(pc.if_else(pc.less(point, 0), length, point)).as_py() <= _SURE_DIGITS)
-
-
-def _has_small_exponents(cells: Any) -> bool:
-    every, small = (pc.sum(pc.match_substring_regex(cells, shape)).as_py() for shape in ("[eE]", _SMALL_EXPONENT))
-    return bool(every == small)
-
-
-def _decimal(name: str, text: str | None, row: int) -> Decimal | None:
-    """The exact value of a text, None for none. Raises _Fault."""
-    if text is None:
-        return None
-    found = NUMBER.fullmatch(text)
-    if found is None or not (found[2] or found[3]):
-        raise _no_number(name, text, row)
-    after = found[3] or ""
-    digits = (found[2] + after).lstrip("0")
-    power = int(found[4] or 0) - len(after)
-    power += len(digits) - len(digits := digits.rstrip("0"))
-    if not digits:
-        return Decimal(0)
-    if len(digits) + power > 15:
-        raise _Fault("too_large_amount", _large_message(name), row=row, value=text)
-    if power < -amounts.SCALE:
-        message = f"{name} has more than {amounts.SCALE} decimals. Round it there."
-        raise _Fault("too_many_decimals", message, row=row, value=text)
-    return Decimal(found[1] + digits).scaleb(power, amounts.EXACT)
-
-
-def _no_number(name: str, text: str, row: int) -> _Fault:
-    if not text:
-        return _Fault("empty_amount", f"{name} is empty. Write 0 when it is zero.", row=row, value="")
-    message = f"{name} is {safe(text)!r}, not a plain number such as -1234.5 or 1.5E-7."
-    return _Fault("not_a_number", message, row=row, value=text)
-
-
-def _words(array: Any) -> NDArray[np.int64]:
-    """[row, 2] of decimals: the low and the high word; null is 0."""
-    if array.null_count:
-        array = array.fill_null(Decimal(0))
-    if not len(array):
-        return np.zeros((0, 2), np.int64)
-    return np.frombuffer(array.buffers()[1], "<i8", 2 * len(array), 16 * array.offset).reshape(-1, 2)
-
-
 # --- pieces to a day ----------------------------------------------------------------------------------------------
 
 
@@ -723,7 +624,7 @@ def _read_all(source: _Source, pieces: Iterator[_Piece], rules: _Rules) -> list[
         for piece, reading in _ahead(readers, pieces, rules.read):
             try:
                 parts.append(reading.result())
-            except _Fault as fault:
+            except Fault as fault:
                 raise source.quarantined(piece, fault) from None
             rows += parts[-1].rows
             if rows > rules.limits.rows:
@@ -767,8 +668,8 @@ class _Day:
         with ThreadPoolExecutor(1, "daily-csv") as beside:
             ordering = beside.submit(self._order, texts)
             numbers = {name: self._numbers(name) for name in METRICS}
-            zeros = _zeros(numbers)
-            totals, by_account = _totals(texts["account"], numbers, zeros)
+            by_account = self._accounts()
+            zeros = np.concatenate([np.zeros(0, np.bool_), *(part.zeros for part in self._parts)])
             chosen = ordering.result()
         flags = np.concatenate([np.zeros(0, np.bool_), *self._taken("estimated", np.zeros(self._rows, np.bool_))])
         codes, accounts = texts["account"]
@@ -777,7 +678,16 @@ class _Day:
             chosen = (np.arange(self._rows) if chosen is None else chosen)[~zeros if chosen is None else ~zeros[chosen]]
         table = _table(texts, numbers, flags, chosen)
         ignored = tuple(self._layout.ignored.values())
+        totals = _added(list(by_account.values()))
         return ParsedDay(self._day, table, totals, by_account, estimated, ignored, int(zeros.sum()))
+
+    def _accounts(self) -> dict[str, Totals]:
+        """The sums of each account, by name."""
+        found: dict[str, list[Totals]] = {}
+        for part in self._parts:
+            for name, totals in part.accounts.items():
+                found.setdefault(name, []).append(totals)
+        return {name: _added(parts) if len(parts) > 1 else parts[0] for name, parts in sorted(found.items())}
 
     def _taken(self, name: str, default: Any) -> list[Any]:
         """The parts' arrays of a column, let go here; the default where the file has no such column."""
@@ -801,18 +711,24 @@ class _Day:
         return np.concatenate([codes[_codes(chunk)] for chunk in chunks]), values
 
     def _numbers(self, name: str) -> Any:
-        array = pa.concat_arrays([pa.array([], EXACT), *self._taken(name, None)])
-        if np.abs(_words(array)[:, 1]).sum(dtype=np.float64) > SUM_LIMIT * 10**20 / 2**64:
+        found = csvnumbers.together(self._taken(name, None))
+        if csvnumbers.magnitude(found) > SUM_LIMIT:
             message = f"{name} adds up to more than {SUM_LIMIT:,}: that is a mistake in the file."
             raise Quarantined(Reason("too_large_amount", message, column=name))
-        return array
+        return found
 
-    def _order(self, texts: Mapping[str, tuple[NDArray[np.int32], list[str]]]) -> NDArray[np.intp] | None:
+    def _order(self, texts: Mapping[str, tuple[NDArray[np.int32], list[str]]]) -> NDArray[np.integer[Any]] | None:
         """Rows in the order of their keys, None when they are. Raises Quarantined for a key that is there twice."""
         codes, values = zip(*(texts[name] for name in DIMENSIONS), strict=True)
-        key, _ = combined(codes, [len(each) for each in values])
+        key, span = combined(codes, [len(each) for each in values])
         if (key[1:] > key[:-1]).all():
             return None
+        if span <= SPARSE * len(key):
+            place = np.full(span, -1, np.int32)
+            place[key] = np.arange(len(key), dtype=np.int32)
+            found = place[place >= 0]
+            if len(found) == len(key):
+                return found
         order = np.argsort(key)
         ordered = key[order]
         same = ordered[1:] == ordered[:-1]
@@ -832,25 +748,19 @@ class _Day:
         fault.code, fault.message, fault.value = "repeated_key", message, ", ".join(key)
         return self._source.quarantined(piece, fault)
 
-    def _at(self, row: int) -> tuple[_Piece, _Fault]:
+    def _at(self, row: int) -> tuple[_Piece, Fault]:
         for part in self._parts:
             if row < part.rows:
-                return self._source.again(part.offset, part.size), _Fault("", "", row=row)
+                return self._source.again(part.offset, part.size), Fault("", "", row=row)
             row -= part.rows
         raise IndexError(row)
-
-
-def _zeros(numbers: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Where a row's amounts are all zero or absent."""
-    some = [(words[:, 0] | words[:, 1]) != 0 for words in map(_words, numbers.values())]
-    return np.asarray(~np.logical_or.reduce(some))
 
 
 def _table(
     texts: dict[str, tuple[NDArray[np.int32], list[str]]],
     numbers: dict[str, Any],
     flags: NDArray[np.bool_],
-    chosen: NDArray[np.intp] | None,
+    chosen: NDArray[np.integer[Any]] | None,
 ) -> pa.Table:
     """The chosen rows in their order; what it is made of is let go as it is used."""
     rows = slice(None) if chosen is None else chosen
@@ -863,7 +773,7 @@ def _table(
         with ThreadPoolExecutor(READERS, "daily-csv") as movers:
             columns |= zip(METRICS, movers.map(lambda name: numbers.pop(name).take(places), METRICS), strict=True)
     columns |= numbers
-    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+    return pa.table({name: columns[name] for name in SCHEMA.names})
 
 
 def _dictionary(codes: NDArray[np.int32], values: list[str]) -> Any:
@@ -875,18 +785,25 @@ def _dictionary(codes: NDArray[np.int32], values: list[str]) -> Any:
 
 
 def _totals(
-    accounts: tuple[NDArray[np.int32], list[str]], numbers: Mapping[str, Any], zeros: NDArray[np.bool_]
-) -> tuple[Totals, dict[str, Totals]]:
-    """Exact sums of the file and of each account; `blended_cost` is None as soon as one row that counts has none."""
-    table = pa.table({"account": _dictionary(*accounts), **numbers})
-    if zeros.any():
-        table = table.filter(pa.array(~zeros))
-    whole = pc.ScalarAggregateOptions(skip_nulls=False)
-    wanted: list[Any] = [([], "count_all"), *((metric, "sum", whole) for metric in METRICS)]
-    sums = table.group_by("account", use_threads=False).aggregate(wanted)
-    columns = [sums["count_all"], *(sums[f"{metric}_sum"] for metric in METRICS)]
-    parts = [Totals(*values) for values in zip(*(column.to_pylist() for column in columns), strict=True)]
-    return _added(parts), dict(sorted(zip(sums["account"].cast(pa.string()).to_pylist(), parts, strict=True)))
+    codes: NDArray[np.int32], texts: list[str], numbers: Mapping[str, Any], zeros: NDArray[np.bool_]
+) -> dict[str, Totals]:
+    """Exact sums of each account; `blended_cost` is None as soon as one row that counts has none."""
+    names = sorted({text or DEFAULTS["account"] for text in texts})
+    place = {name: code for code, name in enumerate(names)}
+    codes = np.array([place[text or DEFAULTS["account"]] for text in texts], np.int32)[codes] if len(codes) else codes
+    counting = ~zeros
+    rows = np.bincount(codes[counting], minlength=len(names)).tolist()
+    sums = {metric: csvnumbers.sums(array, codes, len(names)) for metric, array in numbers.items()}
+    absent = numbers[MAY_BE_ABSENT]
+    if absent.null_count:
+        lacking = absent.is_null().to_numpy(zero_copy_only=False) & counting
+        for code in np.unique(codes[lacking]).tolist():
+            sums[MAY_BE_ABSENT][code] = None
+    return {
+        name: Totals(rows[code], *(sums[metric][code] for metric in METRICS))  # type: ignore[arg-type]
+        for code, name in enumerate(names)
+        if rows[code]
+    }
 
 
 def _added(parts: Sequence[Totals]) -> Totals:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from app.core.amounts import text
@@ -31,6 +32,7 @@ from app.errors import InvalidInput, Reason
 Document = dict[str, Any]
 
 
+@lru_cache(maxsize=1024)
 def time_text(time: datetime) -> str:
     """`2026-11-24T04:31:07.000000Z`. Raises ValueError for a time without zone."""
     if time.tzinfo is None:
@@ -38,6 +40,7 @@ def time_text(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
+@lru_cache(maxsize=1024)
 def time_from(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
@@ -59,6 +62,12 @@ def storable(text: str | None) -> str | None:
 
 
 def totals_document(totals: Totals) -> Document:
+    return dict(_totals_document(totals))
+
+
+@lru_cache(maxsize=8192)
+def _totals_document(totals: Totals) -> Document:
+    """Kept: a day's ledger, its history and its ingestion say the same of each account."""
     return {
         "rows": totals.rows,
         "amortized_cost": text(totals.amortized_cost),

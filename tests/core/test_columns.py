@@ -24,7 +24,8 @@ from app.core.columns import (
     widened,
     without_accounts,
 )
-from app.core.dailycsv import EXACT, SCHEMA
+from app.core.csvnumbers import EXACT, NARROW
+from app.core.dailycsv import SCHEMA
 from tests.contracts.cost_store import DAY, Charges, charges_of, counting, key, keys, rows, table, totals_of, values
 
 cut_points = st.lists(st.integers(0, 12), max_size=3)
@@ -77,7 +78,7 @@ def test_narrow_decimals_are_the_same_charges(charges: Charges) -> None:
 def test_decimals_are_narrow_exactly_where_they_fit(amount: str, narrow: bool) -> None:
     tidy = tidied(table({key(): values(amount), key(service="Other"): values("1", None)}))
     found = narrowed(tidy, columns_of(DAY, tidy))
-    assert (found["amortized_cost"].type == pa.decimal128(18, 12)) == narrow
+    assert (found["amortized_cost"].type == NARROW[0]) == narrow
     assert widened(found).equals(tidy)
 
 
