@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from app.backends import Backends
-from tests import influxdb
+from tests import influxdb, turns
 from tests.arrivals import opened, settings_for
 from tests.influxdb import Server
 
@@ -35,6 +35,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real InfluxDB, one for all tests; each makes a bucket of its own."""
     with influxdb.found(tmp_path_factory.mktemp("influxd")) as server:
         yield server
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(turns)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
