@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
@@ -51,6 +52,7 @@ def test_who_waits_to_be_alone_is_not_overtaken(tmp_path: Path) -> None:
     first.start()
     while not door_is_held(here):
         assert first.is_alive()
+        time.sleep(0.01)
     late = context().Process(target=go_in, args=(tmp_path, False, said, out))
     late.start()
     late.join(0.5)
