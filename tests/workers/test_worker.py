@@ -139,8 +139,9 @@ def test_a_killed_horse_is_replaced(deployed: Deployment) -> None:
     deployed.start("worker")
     deployed.start("scheduler")
     job = deployed.submit(seconds=1.5)
+    horse = deployed.horse(job)
     began = time.monotonic()
-    os.kill(deployed.horse(job), signal.SIGKILL)
+    os.kill(horse, signal.SIGKILL)
     [ended] = deployed.until_final(job)
     assert (ended.status, ended.attempts, deployed.ends(job)) == ("done", 2, 1)
     assert time.monotonic() - began < 15
