@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -92,17 +93,18 @@ class MemoryCosts:
     exact = True
     atomic = True
 
-    def __init__(self, days: Mapping[date, list[Charge]]) -> None:
+    def __init__(self, days: Mapping[date, list[Charge]], months: list[Month] | None = None) -> None:
+        """`months` are those of `days` where they were put together before."""
         self.days = dict(days)
         self.version = 1
         self.down = False
         self.kept_since: date | None = None
-        self._rollup = self._built()
+        self._rollup = Rollup(self.version, months_of(days) if months is None else months)
 
     def put(self, day: date, charges: list[Charge]) -> None:
         self.days[day] = charges
         self.version += 1
-        self._rollup = self._built()
+        self._rollup = Rollup(self.version, months_of(self.days))
 
     def oldest(self, today: date) -> date | None:
         return self.kept_since
@@ -115,20 +117,20 @@ class MemoryCosts:
     def check(self) -> None:
         self.rollup()
 
-    def _built(self) -> Rollup:
-        by_month: dict[date, list[DayColumns]] = {}
-        for day in sorted(self.days):
-            by_month.setdefault(month_of(day), []).append(columns(day, self.days[day]))
-        months: list[Month] = [month_with(None, first, days) for first, days in by_month.items()]
-        return Rollup(self.version, months)
+
+def months_of(days: Mapping[date, list[Charge]]) -> list[Month]:
+    by_month: dict[date, list[DayColumns]] = {}
+    for day in sorted(days):
+        by_month.setdefault(month_of(day), []).append(columns(day, days[day]))
+    return [month_with(None, first, found) for first, found in by_month.items()]
 
 
 class MemoryLedger:
     """The ledger's read side: a record for each day that was taken."""
 
-    def __init__(self, days: Mapping[date, list[Charge]], at: datetime) -> None:
+    def __init__(self, records: Mapping[date, DayRecord]) -> None:
         self.version = 1
-        self.records = {day: record(day, charges, at) for day, charges in days.items()}
+        self.records = dict(records)
         self.quarantined: frozenset[date] = frozenset()
 
     def ledger_version(self) -> int:
@@ -164,6 +166,19 @@ def record(day: date, charges: list[Charge], at: datetime) -> DayRecord:
     return DayRecord(day, 1, accounts, {f"costs/{day}.csv": "0"})
 
 
+def records_of(days: Mapping[date, list[Charge]], at: datetime) -> dict[date, DayRecord]:
+    return {day: record(day, charges, at) for day, charges in days.items()}
+
+
+@cache
+def _sample(
+    history: int, today: date, at: datetime
+) -> tuple[dict[date, list[Charge]], list[Month], dict[date, DayRecord]]:
+    """The same for every test that shows them: charges, and what is made of them."""
+    days = {day: sample_charges(day) for day in (today - timedelta(days=n) for n in range(1, history + 1))}
+    return days, months_of(days), records_of(days, at)
+
+
 def _sum(values: list[Decimal | None]) -> Decimal | None:
     return None if None in values else sum((value for value in values if value is not None), Decimal(0))
 
@@ -173,13 +188,16 @@ def memory_backends(
 ) -> Backends:
     """Backends over `days`, or over `history` sample days that end yesterday."""
     now = datetime(today.year, today.month, today.day, 9, 30, tzinfo=UTC)
+    taken = now - timedelta(minutes=38)
     if days is None:
-        days = {day: sample_charges(day) for day in (today - timedelta(days=n) for n in range(1, history + 1))}
+        days, months, records = _sample(history, today, taken)
+    else:
+        months, records = months_of(days), records_of(days, taken)
     return Backends(
         settings=Settings.model_validate(settings),
         source=cast(Source, None),
-        costs=cast(Any, MemoryCosts(days)),
-        metadata=cast(Metadata, MemoryLedger(days, now - timedelta(minutes=38))),
+        costs=cast(Any, MemoryCosts(days, months)),
+        metadata=cast(Metadata, MemoryLedger(records)),
         queue=cast(Queue, None),
         clock=lambda: now,
     )

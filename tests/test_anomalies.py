@@ -40,13 +40,6 @@ from tests.found import DAY, LAST, SCOPE, SPIKE, day_file, take
 from workers.jobs import HANDLERS, run_job
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("found") / "built"
-    found.build(root)
-    return root
-
-
 @pytest.fixture
 def backends(built: Path, tmp_path: Path) -> Iterator[Backends]:
     with found.copied(built, tmp_path / "copy") as opened:
@@ -177,9 +170,8 @@ def test_who_is_slower_looks_again_and_gives_up_in_the_end(backends: Backends) -
         (AnomalyFilter(kinds=("drop",)), 0),
     ],
 )
-def test_filters(built: Path, tmp_path: Path, wanted: AnomalyFilter, number: int) -> None:
-    with found.copied(built, tmp_path / "copy") as backends:
-        detect(backends)
+def test_filters(looked_at: Path, tmp_path: Path, wanted: AnomalyFilter, number: int) -> None:
+    with found.copied(looked_at, tmp_path / "copy") as backends:
         assert len(anomalies_of(backends, wanted)) == number
 
 

@@ -107,6 +107,7 @@ def test_wrong_name_wrong_password_disabled_and_sso_are_answered_alike(door: Doo
     assert audited(door).count(("unknown", "sign in", "refused")) == 3
 
 
+@pytest.mark.alone
 def test_an_unknown_user_takes_as_long_as_a_known_one(door: Door) -> None:
     def seconds(name: str) -> float:
         began = time.perf_counter()

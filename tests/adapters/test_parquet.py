@@ -122,6 +122,7 @@ def test_the_rollup_opens_only_months_that_changed(files: Files) -> None:
     assert files.store.rollup() is files.store.rollup()
 
 
+@pytest.mark.alone
 def test_asking_for_the_rollup_again_costs_next_to_nothing(files: Files) -> None:
     files.take(DAY, {"a"}, {key("a"): values("1")})
     store = files.other()

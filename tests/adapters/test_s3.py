@@ -319,6 +319,7 @@ def test_a_body_that_stalls_is_given_up(bucket: Bucket, proxy: Proxy) -> None:
         content(source, found)
 
 
+@pytest.mark.alone
 def test_check_asks_once_and_quickly(bucket: Bucket, proxy: Proxy) -> None:
     source = bucket.read_by(proxy.url)
     proxy.silent = True

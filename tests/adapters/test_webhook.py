@@ -270,6 +270,7 @@ def test_a_receiver_without_tls_is_no_answer() -> None:
         webhook_to(found, tls=Webhook().tls, seconds=1.0).post(f"https://{HOST}:{found.port}/", {}, b"{}")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("script", [silent(5), dripping(5)], ids=["silent", "dripping"])
 def test_a_slow_receiver_is_left_when_time_is_over(script: object) -> None:
     with receiver(script) as found:  # type: ignore[arg-type]

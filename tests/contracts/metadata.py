@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import threading
 import uuid
@@ -31,6 +30,7 @@ from app.core.scopes import Scope
 from app.errors import InvalidInput, Reason
 from app.ports import Metadata
 from tests.contracts.people import PeopleContract
+from tests.forking import context
 
 DAY = date(2026, 11, 20)
 NOW = datetime(2026, 11, 24, 4, 30, 7, 125, tzinfo=UTC)
@@ -178,8 +178,7 @@ def prepare_again(open_store: Opening) -> int:
 
 def in_processes(count: int, work: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
     """What each call returns. All processes are there before the first call is made."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(count, initializer=context.Barrier(count).wait, initargs=(60,)) as pool:
+    with context().Pool(count, initializer=context().Barrier(count).wait, initargs=(60,)) as pool:
         return pool.starmap(work, arguments, chunksize=1)
 
 

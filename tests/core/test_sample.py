@@ -118,6 +118,7 @@ def test_every_day_of_a_longer_sample_is_the_same(sample: Organisation) -> None:
     assert [day for day in days if other.day_csv(day, SETTLED) != sample.day_csv(day, SETTLED)] == []
 
 
+@pytest.mark.alone
 def test_400_days_take_less_than_four_seconds_of_one_core() -> None:
     started = time.process_time()
     sample = organisation(3, 400, LAST)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from app.anomalies import detect
 from app.backends import Backends
 from app.core.anomalyrecords import dollars
 from app.core.scopes import Scope
@@ -36,21 +35,13 @@ class Judged:
         return self.served.url + "/anomalies"
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("found") / "built"
-    found.build(root)
-    return root
-
-
 @pytest.fixture
-def judged(built: Path, tmp_path: Path) -> Iterator[Judged]:
+def judged(looked_at: Path, tmp_path: Path) -> Iterator[Judged]:
     """The one that the detector finds, and two older ones."""
     ticks, queue = itertools.count(), Working()
-    with found.copied(built, tmp_path / "copy") as opened:
+    with found.copied(looked_at, tmp_path / "copy") as opened:
         backends = replace(opened, queue=queue, clock=lambda: found.NOW + timedelta(milliseconds=next(ticks)), memo={})
         queue.backends = backends
-        detect(backends)
         for number in range(2):
             scope = Scope("222222222222", "<b>Amazon EC2</b>", "us-east-1")
             backends.metadata.put_anomaly(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
 import signal
 import ssl
@@ -34,6 +33,7 @@ from app.core.notifications import Delivery, Notification, Severity
 from app.errors import Unavailable
 from app.notifications import met, notify, send_next, send_test, tidy
 from app.ports import Answered
+from tests.forking import context
 from tests.receivers import (
     HOST,
     AnyName,
@@ -175,6 +175,7 @@ def test_n2_an_answer_that_breaks_off_is_sent_again_with_the_same_id(tmp_path: P
 # --- N3 -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("script", [silent(4), dripping(4)], ids=["silent", "dripping"])
 def test_n3_a_slow_channel_keeps_no_other_waiting(tmp_path: Path, tls: Any, script: Any) -> None:
     with receiver(script, tls=tls[0]) as slow, receiver(tls=tls[0]) as quick:
@@ -402,7 +403,7 @@ def test_n8_killed_at_any_moment_there_is_at_most_one_more_with_the_same_id(
         here = deployment(tmp_path, to_here(client), hook(found))
         here.tell(*map(event, range(number)))
         arguments = (tmp_path, found.port, str(tmp_path / "certificate.pem"), at)
-        process = multiprocessing.get_context("spawn").Process(target=send_and_die, args=arguments)
+        process = context().Process(target=send_and_die, args=arguments)
         process.start()
         process.join(60)
         assert process.exitcode == -signal.SIGKILL

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.anomalies import detect, say
+from app.anomalies import say
 from app.backends import Backends
 from app.core.jobs import Job
 from app.core.scopes import Scope
@@ -25,17 +25,9 @@ from tests.api.conftest import empty_backends
 from workers.jobs import HANDLERS, run_job
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("found") / "built"
-    found.build(root)
-    return root
-
-
 @pytest.fixture
-def backends(built: Path, tmp_path: Path) -> Iterator[Backends]:
-    with found.copied(built, tmp_path / "copy") as opened:
-        detect(opened)
+def backends(looked_at: Path, tmp_path: Path) -> Iterator[Backends]:
+    with found.copied(looked_at, tmp_path / "copy") as opened:
         yield opened
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from tests.ship.test_kubernetes import K8S
 
-STAND_IN = """#!/usr/bin/env python3
+STAND_IN = """#!/usr/bin/env -S python3 -IS
 import json, os, pathlib, sys
 words = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
 there, notes = pathlib.Path(os.environ["THERE"]), pathlib.Path(os.environ["NOTES"])
@@ -37,6 +38,8 @@ class Trial:
         self.there, self.notes, programs = folder / "there", folder / "notes", folder / "bin"
         self.there.mkdir()
         programs.mkdir()
+        # Dozens of them are started: this one, and not a finder of Pythons.
+        (programs / "python3").symlink_to(sys.executable)
         for name in ("minikube", "kubectl"):
             (programs / name).write_text(STAND_IN)
             (programs / name).chmod(0o755)

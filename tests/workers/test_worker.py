@@ -139,8 +139,9 @@ def test_a_killed_horse_is_replaced(deployed: Deployment) -> None:
     deployed.start("worker")
     deployed.start("scheduler")
     job = deployed.submit(seconds=1.5)
+    horse = deployed.horse(job)
     began = time.monotonic()
-    os.kill(deployed.horse(job), signal.SIGKILL)
+    os.kill(horse, signal.SIGKILL)
     [ended] = deployed.until_final(job)
     assert (ended.status, ended.attempts, deployed.ends(job)) == ("done", 2, 1)
     assert time.monotonic() - began < 15
@@ -303,8 +304,8 @@ def test_a_paused_worker_changes_nothing_when_it_goes_on(deployed: Deployment) -
 
 def test_a_job_over_its_time_is_stopped_and_tried_again(tmp_path: Path) -> None:
     deployed = Deployment(tmp_path, job_timeout_seconds=10, job_attempts=1)
-    # The smallest allowed timeout is 10 s: RQ's own job gets a shorter one.
-    deployed.backends.queue._queue._default_timeout = 1  # type: ignore[attr-defined]
+    # The smallest allowed timeout is 10 s: RQ's own job gets a shorter one, in which it begins on a busy machine too.
+    deployed.backends.queue._queue._default_timeout = 3  # type: ignore[attr-defined]
     try:
         deployed.start("worker")
         job = deployed.submit(seconds=60)
@@ -317,7 +318,7 @@ def test_a_job_over_its_time_is_stopped_and_tried_again(tmp_path: Path) -> None:
 
 def test_a_job_deaf_to_its_timeout_is_killed(deployed: Deployment) -> None:
     """W4."""
-    deployed.backends.queue._queue._default_timeout = 1  # type: ignore[attr-defined]
+    deployed.backends.queue._queue._default_timeout = 3  # type: ignore[attr-defined]
     deployed.start("worker")
     job = deployed.submit(seconds=60, hang=True)
     horse = deployed.horse(job)
