@@ -223,8 +223,11 @@ class Ledger(Protocol):
     def ingestions_with(self, start: date, end: date, sha256s: Collection[str]) -> list[Ingestion]:
         """Ingestions of days in [start, end) whose bytes are one of these, in no order."""
 
-    def quarantined_days(self, start: date, end: date) -> frozenset[date]:
-        """Days in [start, end) whose newest ingestion of some key is quarantined."""
+    def quarantined_days(self, start: date, end: date, source: str) -> frozenset[date]:
+        """Days in [start, end) whose newest ingestion of some key below this root is quarantined.
+
+        Of a root that is not read any more nothing can be mended: what was refused there holds no day.
+        """
 
 
 class History(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -51,13 +52,17 @@ def run(arguments: list[str], given: dict[str, str], seconds: float = 90) -> sub
 def running(given: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`up` once it said it is ready, and its port; stopped by SIGINT at the end."""
     port = free_port()
-    process = subprocess.Popen(
-        [*COMMAND, "up", "--port", str(port), *arguments],
-        env=given,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    data_dir = Path(given["SPENDSCOPE_DATA_DIR"])
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "stderr").open("a") as stderr:
+        process = subprocess.Popen(
+            [*COMMAND, "up", "--port", str(port), *arguments],
+            env=given,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+        )
     try:
         assert process.stdout is not None
         while "ready" not in (line := process.stdout.readline()):
@@ -117,6 +122,9 @@ def test_the_sample_is_served_stopped_cleanly_and_kept(tmp_path: Path) -> None:
         done = run(["ingest", "--wait"], given)
         assert done.returncode == 0, done.stdout + done.stderr
         assert processes_of(tmp_path)
+        said = (tmp_path / "stderr").read_text()
+        assert "new files" in said
+        assert len(said.splitlines()) < 10, "not a line a file"
     assert process.returncode == 0
     assert processes_of(tmp_path) == []
     assert not (tmp_path / "lock").exists()
@@ -186,6 +194,10 @@ def test_ingest_without_up_starts_what_it_needs_and_says_what_was_not_taken(tmp_
     assert statuses == {"2026-10-01.csv": "done", "2026-10-02.csv": "quarantined"}
     again = run(["ingest", "--wait"], given)
     assert again.returncode == 0, "known quarantined bytes are not new"
+    shutil.rmtree(tmp_path / "data" / "store" / "costs")
+    refilled = run(["ingest", "--again", "--json", "2026-10-01.csv"], given)
+    assert [file["job_status"] for file in json.loads(refilled.stdout)["files"]] == ["done"]
+    told_in_one_line(run(["ingest", "NOPE.csv"], given), "NOPE.csv")
     assert processes_of(tmp_path / "data") == []
 
 

@@ -113,10 +113,18 @@ def run_job(backends: Backends, job_id: str, handlers: Mapping[str, Handler], *,
         log.warning("Job %s (%s) is no longer ours; nothing more is written for it", job.id, job.kind)
         return job
     if _finish(backends, job, ending):
-        log.info("Job %s (%s) %s after %.2f s", job.id, job.kind, ending.status, time.monotonic() - began)
+        _tell(job, ending, time.monotonic() - began)
     else:
         log.warning("Job %s (%s) ended when it was no longer ours; its end is not recorded", job.id, job.kind)
     return job
+
+
+def _tell(job: Job, ending: Ending, seconds: float) -> None:
+    """What a person has to look at is a warning, with the sentence that says why."""
+    if ending.status in ("quarantined", "failed"):
+        log.warning("Job %s (%s) %s after %.2f s: %s", job.id, job.kind, ending.status, seconds, ending.message)
+    else:
+        log.info("Job %s (%s) %s after %.2f s", job.id, job.kind, ending.status, seconds)
 
 
 @dataclass(frozen=True)

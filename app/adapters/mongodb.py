@@ -422,7 +422,7 @@ class MongoMetadata:
         with self._failures():
             return [_ingestion_from(part) for part in self._collection("ingestions").find(wanted).to_list()]
 
-    def quarantined_days(self, start: date, end: date) -> frozenset[date]:
+    def quarantined_days(self, start: date, end: date, source: str) -> frozenset[date]:
         with self._failures():
             found = (
                 self._collection("ingestions")
@@ -431,8 +431,9 @@ class MongoMetadata:
                 .to_list()
             )
         found.sort(key=lambda part: (part["started"], part["_id"]))
-        newest = {(part["day"], part["source"], part["key"]): part["status"] for part in found}
-        return frozenset(date.fromisoformat(day) for (day, _, _), status in newest.items() if status == "quarantined")
+        # Filtered here: the index that answers alone does not begin with the source, and there is one as a rule.
+        newest = {(part["day"], part["key"]): part["status"] for part in found if part["source"] == source}
+        return frozenset(date.fromisoformat(day) for (day, _), status in newest.items() if status == "quarantined")
 
     # --- histories
 

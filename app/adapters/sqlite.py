@@ -389,14 +389,14 @@ class SqliteMetadata:
         )
         return [_ingestion_from(row) for row in rows]
 
-    def quarantined_days(self, start: date, end: date) -> frozenset[date]:
+    def quarantined_days(self, start: date, end: date, source: str) -> frozenset[date]:
         rows = self._rows(
-            """SELECT day, source, key, status FROM ingestion
-               WHERE day >= ? AND day < ? ORDER BY day, source, key, started, id""",
-            (str(start), str(end)),
+            """SELECT day, key, status FROM ingestion
+               WHERE day >= ? AND day < ? AND source = ? ORDER BY day, key, started, id""",
+            (str(start), str(end), source),
         )
-        newest = {(row["day"], row["source"], row["key"]): row["status"] for row in rows}
-        return frozenset(date.fromisoformat(day) for (day, _, _), status in newest.items() if status == "quarantined")
+        newest = {(row["day"], row["key"]): row["status"] for row in rows}
+        return frozenset(date.fromisoformat(day) for (day, _), status in newest.items() if status == "quarantined")
 
     # --- histories
 

@@ -630,8 +630,10 @@ class MetadataContract(PeopleContract):
         put(ingestion("2 other file", days[2], key=f"{days[2]}.csv.gz", status="quarantined"))
         put(ingestion("4", days[4], status="quarantined"))
         put(ingestion("no day", key="x.csv", status="quarantined", day=None))
-        assert store.quarantined_days(days[0], days[4]) == {days[0], days[2]}
-        assert store.quarantined_days(days[4], days[4] + ONE_DAY) == {days[4]}
+        put(ingestion("3 elsewhere", days[3], source="s3://other/", status="quarantined"))
+        assert store.quarantined_days(days[0], days[4], ROOT) == {days[0], days[2]}
+        assert store.quarantined_days(days[4], days[4] + ONE_DAY, ROOT) == {days[4]}
+        assert store.quarantined_days(days[0], days[4], "s3://other/") == {days[3]}
 
     # --- notifications
 
