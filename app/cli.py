@@ -64,7 +64,7 @@ def starting() -> Iterator[None]:
 def set_up_logging(settings: Settings) -> None:
     from app.logs import configure
 
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, settings.secrets())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

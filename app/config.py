@@ -224,6 +224,10 @@ class Settings(BaseModel):
             return self.retention_days
         return 180 if self.influxdb_url else 0
 
+    def secrets(self) -> list[str]:
+        """The values that must be told nowhere."""
+        return [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
+
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the web server."""

@@ -208,8 +208,8 @@ def test_what_another_source_refused_is_counted_no_more(backends: Backends, tmp_
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     moved = opened(settings_for(tmp_path, elsewhere))
-    take(moved, arrive(elsewhere, csv("a,S,r,1,1,1,1"), DAY + timedelta(days=1)))
+    take(moved, arrive(elsewhere, csv("a,S,r,1,1,1,1"), DAY - timedelta(days=1)))
     found = status_of(moved, moved.settings)
-    assert (found["days_quarantined"], found["last_day"]) == (0, str(DAY + timedelta(days=1)))
+    assert (found["days_quarantined"], found["last_day"]) == (0, str(DAY - timedelta(days=1)))
     back = opened(backends.settings)
     assert status_of(back, back.settings)["days_quarantined"] == 1, "it is again once the source is read again"

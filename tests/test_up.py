@@ -76,9 +76,9 @@ def running(given: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess
         process.stdout.close()
 
 
-def get(port: int, path: str) -> tuple[int, str]:
+def get(port: int, path: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("GET", path)
+    connection.request("GET", path, headers=headers or {})
     answer = connection.getresponse()
     body = answer.read().decode()
     connection.close()
@@ -140,7 +140,12 @@ def test_the_sample_is_served_stopped_cleanly_and_kept(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_launcher_leaves_nothing_running(tmp_path: Path) -> None:
-    with running(environment(tmp_path)) as (process, _):
+    with running(environment(tmp_path, SPENDSCOPE_LOG_FORMAT="json")) as (process, port):
+        assert get(port, "/api/v1/nothing?token=canary", {"X-Request-Id": "caller-0123"})[0] == 404
+        records = [json.loads(line) for line in (tmp_path / "stderr").read_text().splitlines()]
+        (told,) = [record for record in records if record.get("request_id") == "caller-0123"]
+        assert (told["route"], told["status"]) == ("/api/<path:rest>", 404)
+        assert "canary" not in str(records)
         process.kill()
         process.wait(10)
     end = time.monotonic() + 40

@@ -174,12 +174,17 @@ def _anomalies(database: Database[Document]) -> None:
     database["anomalies"].create_indexes([IndexModel([("date", DESCENDING), ("_id", ASCENDING)])])
 
 
+def _request_ids(database: Database[Document]) -> None:
+    """Jobs say which request submitted them; those there are do not, and need not."""
+
+
 STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (
     _indexes,
     _histories,
     _outbox,
     _people_indexes,
     _anomalies,
+    _request_ids,
 )
 """Each makes the next schema version from the one before and may be repeated. Version n = n steps taken."""
 

@@ -164,6 +164,7 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX anomaly_newest ON anomaly (date, id)",
         "CREATE TABLE planned_spend (id TEXT PRIMARY KEY, start TEXT NOT NULL, document TEXT NOT NULL)",
     ),
+    ("ALTER TABLE job ADD COLUMN request_id TEXT",),
 )
 """Each makes the next schema version from the one before; a released step is never changed. Version n = n steps taken."""
 

@@ -635,6 +635,15 @@ class MetadataContract(PeopleContract):
         assert store.quarantined_days(days[4], days[4] + ONE_DAY, ROOT) == {days[4]}
         assert store.quarantined_days(days[0], days[4], "s3://other/") == {days[3]}
 
+    def test_a_job_remembers_which_request_submitted_it(self, store: Metadata) -> None:
+        asked = Job("asked", "scan", {}, "asked", "queued", NOW, request_id="caller-0123")
+        for job in (asked, Job("unasked", "scan", {}, "unasked", "queued", NOW)):
+            store.put_job(job)
+            assert store.job(job.id) == job
+        claimed = store.claim("asked", worker="w", now=NOW, lease_until=NOW)
+        assert claimed is not None
+        assert claimed.request_id == "caller-0123"
+
     # --- notifications
 
     def test_a_delivery_comes_back_as_it_was_added(self, store: Metadata) -> None:
