@@ -12,7 +12,7 @@ from datetime import date
 from functools import wraps
 from math import isfinite
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import click
 
@@ -580,6 +580,49 @@ def doctor() -> None:
         say(f"{finding.verdict:<5} {finding.part:<10} {finding.sentence}")
     if any(finding.verdict == "wrong" for finding in findings):
         sys.exit(1)
+
+
+@main.command()
+@click.argument("out", type=click.Path(allow_dash=True))
+@told_in_one_line
+def backup(out: str) -> None:
+    """Write the metadata (ledger, histories, jobs, people, audit log) to OUT while everything goes on working.
+
+    OUT is a file, a folder (the name has the time then), or - for standard output. docs/backup.md says what else to keep.
+    """
+    from app.backup import back_up
+
+    backends = open_backends(read_settings())
+    with starting():
+        backends.metadata.check()
+    place, made = back_up(backends, out, sys.stdout.buffer)
+    click.echo(f"{place}: {made.days} days, schema {made.schema} of {made.technology}", err=out == "-")
+
+
+@main.command()
+@click.argument("file", type=click.File("rb"))
+@click.option("--check", is_flag=True, help="Only say whether FILE is whole and fits this release.")
+@click.option("--force", is_flag=True, help="Replace what is there, and do so though workers seem to run.")
+@told_in_one_line
+def restore(file: BinaryIO, check: bool, force: bool) -> None:
+    """Make the metadata what the backup FILE (- for standard input) says. Stop web, workers and scheduler before."""
+    from app.backup import checked, refuse_unfit
+    from app.backup import restore as put_back
+    from app.launcher import locked_data_dir
+
+    settings = read_settings()
+    with checked(file) as (manifest, folder):
+        made = f"{manifest.created:%Y-%m-%d %H:%M} UTC by Spendscope {manifest.product}, {manifest.days} days"
+        backends = open_backends(settings)
+        if manifest.source != backends.source.root:
+            click.echo(f"Note: it is of {printable(manifest.source)}; here it is {backends.source.root}", err=True)
+        if check:
+            refuse_unfit(backends.metadata, manifest)
+            say(f"Whole, and fits this release: made {printable(made)}")
+            return
+        with nullcontext() if settings.mongodb_uri else locked_data_dir(settings):
+            put_back(backends, manifest, folder, force=force)
+    say(f"Restored what was made {printable(made)}. Start Spendscope: files that came since are ingested then.")
 
 
 @main.group()

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,12 +24,13 @@ from app.core.charges import Totals
 from app.core.jobs import FINAL, JOB_STATUSES, Job
 from app.core.ledger import AccountDay, DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery, Notification
+from app.core.people import AuditNote
 from app.core.periods import DAY as ONE_DAY
 from app.core.reconciliation import KeptReference, Reference
 from app.core.restatements import Move, Notice, Revision
 from app.core.retention import MonthTotals
 from app.core.scopes import Scope
-from app.errors import InvalidInput, Reason
+from app.errors import CannotStart, InvalidInput, Reason
 from app.ports import Metadata
 from tests.contracts.people import PeopleContract
 
@@ -749,6 +751,51 @@ class MetadataContract(PeopleContract):
         assert renew(store, held, message="file \udcff.csv")
         assert store.finish(held.id, held.token, "failed", now=NOW, message="file \udcff.csv")
         assert store.job(held.id).message == "file ?.csv"  # type: ignore[union-attr]
+
+    def test_a_copy_put_back_is_all_there_is(self, store: Metadata, tmp_path: Path) -> None:
+        """Into the same store: what came after the copy is gone, what was before is as it was, also how it is found."""
+        assert store.is_empty()
+        empty, full = tmp_path / "empty", tmp_path / "full"
+        empty.mkdir()
+        full.mkdir()
+        assert store.copy_to(empty) == store.schema
+        job = Job("one", "scan", {"x": list(HOSTILE)}, "key", "queued", NOW, request_id="caller-0123")
+        store.put_job(job)
+        assert store.is_empty(), "jobs are made again from the source"
+        store.put_day_record(day_record())
+        store.put_ingestion(ingestion("mine"))
+        store.append_audit(AuditNote(NOW, "ann", "signed in", "", "127.0.0.1", "ok"))
+        version = store.ledger_version()
+        assert not store.is_empty()
+        assert store.copy_to(full) == store.schema
+        store.put_ingestion(ingestion("later", DAY + ONE_DAY))
+        store.put_job(Job("later", "scan", {}, "later", "queued", NOW))
+        store.replace_from(full)
+        store.close()
+        store.prepare()
+        assert store.day_record(DAY) == day_record()
+        assert [found.id for found in store.ingestions(limit=9).items] == ["mine"]
+        assert [entry.note.who for entry in store.audit(limit=9)] == ["ann"]
+        assert store.unfinished() == [job]
+        assert store.put_job(Job("two", "scan", {}, "key", "queued", NOW)) == (job, False), (
+            "an open key is still one job"
+        )
+        assert store.ledger_version() == version
+        store.replace_from(empty)
+        store.close()
+        store.prepare()
+        assert store.is_empty()
+        assert store.unfinished() == []
+
+    def test_files_that_are_no_copy_are_refused(self, store: Metadata, tmp_path: Path) -> None:
+        store.put_day_record(day_record())
+        bad = tmp_path / "bad"
+        bad.mkdir()
+        (bad / "metadata.sqlite").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+        with pytest.raises(CannotStart):
+            store.replace_from(bad)
+        store.close()
+        assert store.day_record(DAY) == day_record()
 
     def test_an_open_key_is_one_job(self, store: Metadata) -> None:
         first, new = store.put_job(job("first", key="k"))
