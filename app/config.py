@@ -105,6 +105,11 @@ class Settings(BaseModel):
         json_schema_extra={"env": "REDIS_URL"},
         description="Redis of the queue; unset: a private one. Needs appendonly yes and maxmemory-policy noeviction.",
     )
+    redis_persistence: Literal["own", "service"] = Field(
+        "own",
+        description="`own`: REDIS_URL must have appendonly yes. `service`: a managed engine without it (ElastiCache); what it "
+        "loses is queued again from the job records within seconds.",
+    )
     mongodb_uri: SecretStr | None = Field(
         None,
         json_schema_extra={"env": "MONGODB_URI"},

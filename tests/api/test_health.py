@@ -143,14 +143,14 @@ def test_metrics_say_what_this_month_s_jobs_asked_of_cost_explorer_and_how_old_t
     assert first["spendscope_cost_explorer_usd", (("kind", "collect"),)] == 0
     assert first["spendscope_oldest_open_job_age_seconds", ()] == 0
     month = now.replace(day=1, hour=0, minute=0)
-    for name, kind, created, requests in (
+    for name, kind, at, requests in (
         ("a", "collect", month, 12),
         ("b", "collect", now, 3),
         ("c", "backfill", now, 100),
         ("last month", "collect", month - timedelta(seconds=1), 7),
     ):
         result = {"requests": requests, "cost_usd": str(Decimal(requests) / 100)}
-        store.put_job(Job(name, kind, {}, name, "done", created, finished=created, result=result))
+        store.put_job(Job(name, kind, {}, name, "done", at, finished=at, result=result))
     store.put_job(Job("failed", "collect", {}, "failed", "failed", now, finished=now))
     store.put_job(Job("open", "ingest", {}, "open", "queued", now - timedelta(seconds=90)))
     found = state(empty)
