@@ -55,7 +55,8 @@ def _quarantined(backends: Backends, since: datetime) -> Iterator[Notification]:
         for one in listed.items:
             if one.started < since:
                 return
-            yield quarantined(one, backends.settings.public_url)
+            if one.source == backends.source.root:
+                yield quarantined(one, backends.settings.public_url)
         if (cursor := listed.next_cursor) is None:
             return
 

@@ -147,7 +147,8 @@ def open_queue(settings: Settings) -> Queue:
     from app.adapters.rq import RqQueue, private_url
 
     url = settings.redis_url.get_secret_value() if settings.redis_url else private_url(settings.data_dir)
-    return RqQueue(url, job_timeout=settings.job_timeout_seconds)
+    vouched = bool(settings.redis_url) and settings.redis_persistence == "service"
+    return RqQueue(url, job_timeout=settings.job_timeout_seconds, kept_by_service=vouched)
 
 
 def open_webhooks(settings: Settings) -> Webhooks:

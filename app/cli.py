@@ -7,17 +7,17 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import date
 from functools import wraps
 from math import isfinite
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import click
 
 from app import __version__
-from app.backends import Backends, open_backends, utc_now
+from app.backends import Backends, open_backends, open_source, utc_now
 from app.config import Settings, read_settings
 from app.core import amounts
 from app.core.anomaly import Anomaly
@@ -52,10 +52,19 @@ def told_in_one_line(command: Command) -> Command:
     return told
 
 
+@contextmanager
+def starting() -> Iterator[None]:
+    """Nothing was begun in here: whatever stands in the way, the command cannot start (exit code 2)."""
+    try:
+        yield
+    except SpendscopeError as error:
+        raise CannotStart(error.message) from None
+
+
 def set_up_logging(settings: Settings) -> None:
     from app.logs import configure
 
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, settings.secrets())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -74,12 +83,14 @@ def main() -> None:
 @click.option("--host", help="Address to listen on; beyond loopback people must sign in.")
 @click.option("--port", type=int, help="Port to listen on (default 8050).")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Directory of everything the embedded parts keep.")
+@click.option("--verbose", is_flag=True, help="Also a line for every job and request (as SPENDSCOPE_LOG_LEVEL=info).")
 @told_in_one_line
-def up(demo: bool | None, host: str | None, port: int | None, data_dir: Path | None) -> None:
+def up(demo: bool | None, host: str | None, port: int | None, data_dir: Path | None, verbose: bool) -> None:
     """Run web, workers, scheduler and the embedded parts until Ctrl-C."""
     from app.launcher import run_up
 
-    settings = read_settings(demo=demo, host=host, port=port, data_dir=data_dir)
+    level = "info" if verbose else None
+    settings = read_settings(demo=demo, host=host, port=port, data_dir=data_dir, log_level=level)
     if not settings.serves_demo and not settings.source:
         raise CannotStart(
             "No source is set. Set SPENDSCOPE_SOURCE to s3://bucket/costs/ or file:///dir/costs/, or use --demo."
@@ -127,14 +138,15 @@ def run_module(module: str, function: str, settings: Settings, *arguments: Any) 
 @main.command()
 @click.argument("keys", nargs=-1)
 @click.option("--wait", is_flag=True, help="Wait until everything is taken or quarantined.")
+@click.option("--again", is_flag=True, help="Read known files once more too: refills a cost store that lost something.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @told_in_one_line
-def ingest(keys: tuple[str, ...], wait: bool, as_json: bool) -> None:
+def ingest(keys: tuple[str, ...], wait: bool, again: bool, as_json: bool) -> None:
     """List the source and ingest what is new, newest days first; or only the objects named KEYS.
 
-    Exit 0: all taken or nothing new. 1: something was quarantined or failed in this run.
+    Exit 0: all taken or nothing new. 1: something was quarantined or failed in this run. 2: it could not start.
     """
-    from app.launcher import is_running, locked_data_dir, stop_requested, working_family, write_sample
+    from app.launcher import is_running, locked_data_dir, quieter, stop_requested, working_family, write_sample
 
     settings = read_settings()
     set_up_logging(settings)
@@ -142,13 +154,15 @@ def ingest(keys: tuple[str, ...], wait: bool, as_json: bool) -> None:
     with stop_requested() as stopping, locked_data_dir(settings) if alone else nullcontext():
         if alone and settings.serves_demo:
             write_sample(settings, lambda text: click.echo(text, err=True))
-        with working_family(settings) if alone else nullcontext():
+        with starting():
+            open_source(settings).check()
+        with working_family(quieter(settings)) if alone else nullcontext():
             backends = open_backends(settings)
-            backends.metadata.prepare()
-            backends.source.check()
             from app.ingest import watch
 
-            watched = watch(backends, keys or None)
+            with starting():
+                backends.metadata.prepare()
+                watched = watch(backends, keys or None, again=again)
             jobs = list(watched.jobs)
             if wait or alone:
                 jobs = wait_for(backends, jobs, stopping, quiet=as_json)
@@ -244,7 +258,7 @@ def backfill(months: int, wait: bool, yes: bool) -> None:
 
     Days that are final and collected are not asked for again: it can be stopped, and run twice.
     """
-    from app.launcher import is_running, locked_data_dir, stop_requested, working_family
+    from app.launcher import is_running, locked_data_dir, quieter, stop_requested, working_family
 
     settings = read_settings()
     set_up_logging(settings)
@@ -252,15 +266,14 @@ def backfill(months: int, wait: bool, yes: bool) -> None:
     alone = not settings.redis_url and not is_running(settings.data_dir)
     with locked_data_dir(settings) if alone else nullcontext():
         backends = open_backends(settings)
-        backends.metadata.prepare()
-        backends.costs.prepare()
-        backends.source.check()
+        with starting():
+            backends.metadata.prepare()
+            backends.costs.prepare()
+            backends.source.check()
         say_price(backends, settings, months, alone=alone)
         if not yes and sys.stdin.isatty() and not click.confirm("Collect it?", default=True):
             return
-        # Beside a progress bar the workers only say what is wrong.
-        shown = settings.model_copy(update={"log_level": "warning"}) if sys.stderr.isatty() else settings
-        with stop_requested() as stopping, working_family(shown) if alone else nullcontext():
+        with stop_requested() as stopping, working_family(quieter(settings)) if alone else nullcontext():
             jobs = backfilled(backends, months, stopping, wait=wait or alone)
     if any(job.status in ("quarantined", "failed", "cancelled") or job.result.get("failed") for job in jobs):
         sys.exit(1)
@@ -540,16 +553,20 @@ def alert_text(alert: Anomaly | AnomalyRecord) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @told_in_one_line
 def status(as_json: bool) -> None:
-    """Freshness, coverage, queue and stores, as they are now."""
-    from app.health import status_of
+    """Freshness, coverage, queue and stores, as they are now. Exit 1 when something is NOT OK; doctor says more."""
+    from app.health import is_well, status_of
+    from app.launcher import is_running
 
     settings = read_settings()
-    found = status_of(open_backends(settings), settings)
+    found = status_of(open_backends(settings), settings, running=is_running(settings.data_dir))
+    well = is_well(found)
     if as_json:
-        say(json.dumps(found))
-        return
-    for name, value in found.items():
-        say(f"{name.replace('_', ' '):<18} {value}")
+        say(json.dumps({"ok": well} | found))
+    else:
+        for name, value in found.items():
+            say(f"{name.replace('_', ' '):<18} {printable(str(value))}")
+    if not well:
+        sys.exit(1)
 
 
 @main.command()
@@ -563,6 +580,49 @@ def doctor() -> None:
         say(f"{finding.verdict:<5} {finding.part:<10} {finding.sentence}")
     if any(finding.verdict == "wrong" for finding in findings):
         sys.exit(1)
+
+
+@main.command()
+@click.argument("out", type=click.Path(allow_dash=True))
+@told_in_one_line
+def backup(out: str) -> None:
+    """Write the metadata (ledger, histories, jobs, people, audit log) to OUT while everything goes on working.
+
+    OUT is a file, a folder (the name has the time then), or - for standard output. docs/backup.md says what else to keep.
+    """
+    from app.backup import back_up
+
+    backends = open_backends(read_settings())
+    with starting():
+        backends.metadata.check()
+    place, made = back_up(backends, out, sys.stdout.buffer)
+    click.echo(f"{place}: {made.days} days, schema {made.schema} of {made.technology}", err=out == "-")
+
+
+@main.command()
+@click.argument("file", type=click.File("rb"))
+@click.option("--check", is_flag=True, help="Only say whether FILE is whole and fits this release.")
+@click.option("--force", is_flag=True, help="Replace what is there, and do so though workers seem to run.")
+@told_in_one_line
+def restore(file: BinaryIO, check: bool, force: bool) -> None:
+    """Make the metadata what the backup FILE (- for standard input) says. Stop web, workers and scheduler before."""
+    from app.backup import checked, refuse_unfit
+    from app.backup import restore as put_back
+    from app.launcher import locked_data_dir
+
+    settings = read_settings()
+    with checked(file) as (manifest, folder):
+        made = f"{manifest.created:%Y-%m-%d %H:%M} UTC by Spendscope {manifest.product}, {manifest.days} days"
+        backends = open_backends(settings)
+        if manifest.source != backends.source.root:
+            click.echo(f"Note: it is of {printable(manifest.source)}; here it is {backends.source.root}", err=True)
+        if check:
+            refuse_unfit(backends.metadata, manifest)
+            say(f"Whole, and fits this release: made {printable(made)}")
+            return
+        with nullcontext() if settings.mongodb_uri else locked_data_dir(settings):
+            put_back(backends, manifest, folder, force=force)
+    say(f"Restored what was made {printable(made)}. Start Spendscope: files that came since are ingested then.")
 
 
 @main.group()

@@ -105,6 +105,11 @@ class Settings(BaseModel):
         json_schema_extra={"env": "REDIS_URL"},
         description="Redis of the queue; unset: a private one. Needs appendonly yes and maxmemory-policy noeviction.",
     )
+    redis_persistence: Literal["own", "service"] = Field(
+        "own",
+        description="`own`: REDIS_URL must have appendonly yes. `service`: a managed engine without it (ElastiCache); what it "
+        "loses is queued again from the job records within seconds.",
+    )
     mongodb_uri: SecretStr | None = Field(
         None,
         json_schema_extra={"env": "MONGODB_URI"},
@@ -223,6 +228,10 @@ class Settings(BaseModel):
         if self.retention_days is not None:
             return self.retention_days
         return 180 if self.influxdb_url else 0
+
+    def secrets(self) -> list[str]:
+        """The values that must be told nowhere."""
+        return [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
 
     @property
     def on_loopback(self) -> bool:

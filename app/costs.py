@@ -226,7 +226,7 @@ def first_and_last_day(backends: Backends) -> DateRange | None:
 def coverage_of(backends: Backends, days: DateRange) -> tuple[Coverage, dict[date, DayRecord]]:
     """Status of every day × account of a range, and the day records with first-reported and current totals."""
     records = backends.metadata.day_records(days.start - timedelta(days=LOOKBACK), days.end)
-    quarantined = backends.metadata.quarantined_days(days.start, days.end)
+    quarantined = backends.metadata.quarantined_days(days.start, days.end, backends.source.root)
     judged = coverage(
         records,
         list(days),
@@ -266,7 +266,7 @@ def _read_ledgers(backends: Backends, version: int, today: date) -> Ledgers:
     # A file that was never taken leaves a record without figures: the history begins with the first day that has some.
     known = [day for day, record in records.items() if record.complete_file] or list(records)
     days = DateRange(min(known), max(max(records) + timedelta(days=1), today))
-    quarantined = backends.metadata.quarantined_days(EARLIEST, days.end)
+    quarantined = backends.metadata.quarantined_days(EARLIEST, days.end, backends.source.root)
     judged = coverage(
         records,
         list(days),

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from app.backends import Backends, open_backends
+from app.agreement import compared
+from app.backends import Backends, open_backends, store_dir
 from app.config import Settings
 from app.core.jobs import FINAL
 from app.core.periods import EARLIEST, LATEST
@@ -35,8 +36,8 @@ def check_parts(backends: Backends, *, seconds: float = CHECK_SECONDS) -> dict[s
     """Ask every part at once whether it can be used, for at most `seconds`."""
     checks: dict[str, Callable[[], str]] = {
         "source": lambda: _source(backends),
-        "costs": lambda: _answered(backends.costs.check, type(backends.costs).__name__),
-        "metadata": lambda: _answered(backends.metadata.check, type(backends.metadata).__name__),
+        "costs": lambda: _answered(backends.costs.check, costs_place(backends.settings)),
+        "metadata": lambda: _answered(backends.metadata.check, metadata_place(backends.settings)),
         "queue": lambda: _answered(backends.queue.check, f"{backends.queue.waiting()} waiting"),
         "workers": lambda: _workers(backends),
     }
@@ -49,6 +50,18 @@ def check_parts(backends: Backends, *, seconds: float = CHECK_SECONDS) -> dict[s
         return {name: _health(future, seconds) for name, future in asked.items()}
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def costs_place(settings: Settings) -> str:
+    """Which cost store is used, in words."""
+    if settings.influxdb_url:
+        return f"InfluxDB, bucket {settings.influxdb_bucket}"
+    return f"Parquet files in {store_dir(settings) / 'costs'}"
+
+
+def metadata_place(settings: Settings) -> str:
+    """Which metadata store is used, in words; where a MongoDB is stays out, as its address may hold a password."""
+    return "MongoDB" if settings.mongodb_uri else f"SQLite, {store_dir(settings) / 'metadata.sqlite'}"
 
 
 def _answered(check: Callable[[], None], message: str) -> str:
@@ -106,9 +119,9 @@ def _health(asked: Future[str], seconds: float) -> PartHealth:
         return PartHealth(False, f"No answer within {seconds:g} s.")
     except SpendscopeError as error:
         return PartHealth(False, error.message)
-    except Exception as error:
+    except Exception:
         log.exception("a check failed")
-        return PartHealth(False, f"The check itself failed ({type(error).__name__}); the log says more.")
+        return PartHealth(False, "The check itself failed; the log says more.")
 
 
 def is_ready(parts: Mapping[str, PartHealth]) -> bool:
@@ -116,10 +129,24 @@ def is_ready(parts: Mapping[str, PartHealth]) -> bool:
     return all(part.ok for name, part in parts.items() if name not in ("source", "events"))
 
 
-def status_of(backends: Backends, settings: Settings) -> dict[str, Any]:
-    """One flat table of how things stand."""
+def is_expected(part: str, settings: Settings, *, running: bool) -> bool:
+    """Whether it is a fault that a part does not answer: without `up` nobody runs the private queue and its workers, and
+    events are hints."""
+    return part != "events" and (running or bool(settings.redis_url) or part not in ("queue", "workers"))
+
+
+NOT_OK: Final = "NOT OK: "
+
+
+def is_well(status: Mapping[str, Any]) -> bool:
+    """Whether nothing in what `status_of` found is a fault."""
+    return not any(str(value).startswith(NOT_OK) for value in status.values())
+
+
+def status_of(backends: Backends, settings: Settings, *, running: bool = True) -> dict[str, Any]:
+    """One flat table of how things stand; `running`: an `up` holds the data directory."""
     parts = check_parts(backends)
-    found: dict[str, Any] = {name: ("ok: " if part.ok else "NOT OK: ") + part.message for name, part in parts.items()}
+    found: dict[str, Any] = {name: _shown(name, part, settings, running) for name, part in parts.items()}
     if parts["metadata"].ok:
         counts = backends.metadata.job_counts()
         found["jobs_open"] = sum(number for status, number in counts.items() if status not in FINAL)
@@ -140,10 +167,16 @@ def status_of(backends: Backends, settings: Settings) -> dict[str, Any]:
     return found
 
 
+def _shown(name: str, part: PartHealth, settings: Settings, running: bool) -> str:
+    if part.ok:
+        return f"ok: {part.message}"
+    return (NOT_OK if is_expected(name, settings, running=running) else "note: ") + part.message
+
+
 def _channels(backends: Backends) -> dict[str, str]:
     """Whether each channel of notifications is sent to."""
     states = {name: backends.metadata.channel_state(name).disabled for name in backends.channels}
-    return {f"channel_{name}": f"NOT OK: disabled: {why}" if why else "ok" for name, why in states.items()}
+    return {f"channel_{name}": f"{NOT_OK}disabled: {why}" if why else "ok" for name, why in states.items()}
 
 
 @dataclass(frozen=True)
@@ -169,17 +202,35 @@ def examine(settings: Settings) -> list[Finding]:
             Finding("note", "source", "Serving the sample organisation. Set SPENDSCOPE_SOURCE for your own data.")
         )
     try:
-        parts = check_parts(open_backends(settings))
+        parts = check_parts(backends := open_backends(settings))
     except SpendscopeError as error:
         return [*findings, Finding("wrong", "settings", error.message)]
     for name, part in parts.items():
         if name == "source" and settings.serves_demo and not running:
             continue  # `up` writes it
-        # Without `up` the private queue and its workers are not expected to run.
-        expected = running or bool(settings.redis_url) or name not in ("queue", "workers")
-        expected &= name != "events"
+        expected = is_expected(name, settings, running=running)
         findings.append(Finding("ok" if part.ok else "wrong" if expected else "note", name, part.message))
-    return findings
+    return [*findings, *_agreement(backends, parts)]
+
+
+def _agreement(backends: Backends, parts: Mapping[str, PartHealth]) -> list[Finding]:
+    """Whether the cost store still has what the ledger calls ingested."""
+    if not (parts["metadata"].ok and parts["costs"].ok):
+        return []
+    try:
+        found = compared(backends)
+    except SpendscopeError as error:
+        return [Finding("wrong", "costs", error.message)]
+    if not found.wrong:
+        return [Finding("ok", "costs", f"The cost store has what the ledger says: {found.looked_at} days compared.")]
+    return [
+        Finding(
+            "wrong",
+            "costs",
+            f"The cost store does not have what the ledger says on {len(found.wrong)} of {found.looked_at} days compared, "
+            f"first {found.wrong[0]}. Take them from the files once more: `spendscope ingest --again`.",
+        )
+    ]
 
 
 def _tried(part: str, check: Callable[[], None], good: str) -> Finding:

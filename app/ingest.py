@@ -63,13 +63,20 @@ class Watched:
     ignored: int
 
 
-def watch(backends: Backends, keys: Iterable[str] | None = None) -> Watched:
+def watch(backends: Backends, keys: Iterable[str] | None = None, *, again: bool = False) -> Watched:
     """List the source and submit an ingest job for every object version that is not in the ledger, newest day first.
 
     `keys` limits it to these objects; one that is not in the source raises NotFound. A version that was quarantined
     is known, not new, unless it is named: what stood in its way may be gone (retention, a limit). One that another
     version took the place of, taken or refused, and that is there again is new again (an ETag comes back with its bytes).
+    With `again` all of them are read once more, known or not: what a cost store has lost comes back that way.
     """
+    if again:
+        objects = list(backends.source.list()) if keys is None else _named(backends, keys)
+        days = [(day, found) for found in objects if (day := day_of(found.key)) is not None]
+        days.sort(key=lambda pair: pair[0], reverse=True)
+        jobs = tuple(submit_object(backends, day, found, again=True) for day, found in days)
+        return Watched(jobs, 0, len(objects) - len(days))
     if keys is not None:
         return _submitted(backends, _named(backends, keys), again=RETRIED)
     listed = list(backends.source.list())
@@ -92,7 +99,7 @@ def _let_go(backends: Backends, present: frozenset[str]) -> None:
     One that arrived after the listing and was refused already is looked at once more by the next.
     """
     root = backends.source.root
-    for day in backends.metadata.quarantined_days(EARLIEST, LATEST):
+    for day in backends.metadata.quarantined_days(EARLIEST, LATEST, root):
         for key in {f"{day}.csv", f"{day}.csv.gz"} - present:
             for newest in backends.metadata.versions_of(root, key)[:1]:
                 if newest.status == "quarantined":
@@ -131,7 +138,7 @@ def _submitted(backends: Backends, objects: Iterable[SourceObject], again: froze
     # Listed first: what a worker finishes meanwhile is known then.
     listed = list(objects)
     known = backends.metadata.known_versions(backends.source.root)
-    refused = backends.metadata.quarantined_days(EARLIEST, LATEST)
+    refused = backends.metadata.quarantined_days(EARLIEST, LATEST, backends.source.root)
     for found in listed:
         day = day_of(found.key)
         if day is None:
@@ -378,7 +385,7 @@ class _Taking:
         """What the store reads back must be what the file says (I1); nothing is shown as new before."""
         for account in sorted(decision.replaced):
             expected = parsed.accounts.get(account) if account in decision.taken else None
-            wrong = _difference(stored.accounts.get(account), expected, exact=self.backends.costs.exact)
+            wrong = difference(stored.accounts.get(account), expected, exact=self.backends.costs.exact)
             if wrong:
                 raise Unavailable(
                     "costs", f"The cost store reads back {self.day}, account {account!r} differently: {wrong}."
@@ -456,7 +463,8 @@ class _Taking:
             _move_version(self.backends, self.day)
 
     def _is_quarantined(self) -> bool:
-        return bool(self.backends.metadata.quarantined_days(self.day, self.day + DAY))
+        root = self.backends.source.root
+        return bool(self.backends.metadata.quarantined_days(self.day, self.day + DAY, root))
 
     def ingestion_id(self) -> str:
         """The same object version always has the same id: a run that is repeated replaces its own record."""
@@ -479,7 +487,7 @@ def _of_accounts(parsed: ParsedDay, accounts: frozenset[str]) -> Any:
     return parsed.table.filter(pc.is_in(column, value_set=pa.array(sorted(accounts), pa.string())))
 
 
-def _difference(stored: Totals | None, expected: Totals | None, *, exact: bool) -> str | None:
+def difference(stored: Totals | None, expected: Totals | None, *, exact: bool) -> str | None:
     """Which metric differs and how, None when they agree. Nothing stored equals all zero."""
     for metric in METRICS:
         want = expected.of(metric) if expected else Decimal(0)
@@ -499,33 +507,3 @@ def _notice(before: DayRecord, decision: Decision, parsed: ParsedDay) -> str | N
     if decision.held:
         return f"{len(decision.held)} accounts belong to another file and were not added: {', '.join(sorted(decision.held))[:200]}"
     return None
-
-
-def repair(backends: Backends) -> list[Job]:
-    """Submit again what the ledger and the cost store disagree about after a crash; the jobs submitted.
-
-    The cost store's manifest is what readers see; a day whose totals there are not the ledger's is ingested again
-    from the files that own it.
-    """
-    stored = backends.costs.stored_days()
-    if not stored:
-        return []
-    records = backends.metadata.day_records(min(stored), max(stored) + timedelta(days=1))
-    wrong = [day for day, kept in stored.items() if not _agree(kept, records.get(day))]
-    if not wrong:
-        return []
-    log.warning("%d days differ between ledger and cost store, first %s; ingesting them again", len(wrong), min(wrong))
-    days = frozenset(wrong)
-    present = [(day, found) for found in backends.source.list() if (day := day_of(found.key)) in days]
-    return [submit_object(backends, day, found, again=True) for day, found in present if day is not None]
-
-
-def _agree(kept: StoredDay, record: DayRecord | None) -> bool:
-    if record is None:
-        return False
-    names = {*kept.accounts, *record.accounts}
-    return all(
-        _difference(kept.accounts.get(name), part.current if (part := record.accounts.get(name)) else None, exact=True)
-        is None
-        for name in names
-    )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
 
+from app import logs
 from app.backends import Backends
 from app.core.jobs import FINAL, KINDS, Job
 from app.errors import InvalidInput, Refused, Unavailable
@@ -41,6 +42,7 @@ def submit(
         status="queued",
         created=backends.clock(),
         priority=priority,
+        request_id=logs.ids().get("request_id"),
     )
     job, new = backends.metadata.put_job(asked)
     return _queued(backends, job) if new else job

@@ -170,6 +170,7 @@ def _plain(value: Any) -> str | None:
 class Child:
     name: str
     arguments: list[str]
+    environment: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
     start_at: float = 0.0
 
@@ -182,15 +183,15 @@ class Family:
     children: list[Child] = field(default_factory=list)
     stopping: bool = False
 
-    def add(self, name: str, *arguments: str) -> None:
-        child = Child(name, [sys.executable, "-m", "app.cli", *arguments])
+    def add(self, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        child = Child(name, [sys.executable, "-m", "app.cli", *arguments], environment or self.environment)
         self.children.append(child)
         self._start(child)
 
     def _start(self, child: Child) -> None:
         child.process = subprocess.Popen(  # noqa: S603 - our own interpreter and command line
             child.arguments,
-            env=dict(self.environment),
+            env=dict(child.environment),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=_die_with_parent,
@@ -240,6 +241,14 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def quieter(settings: Settings) -> Settings:
+    """For processes beside a person's terminal: they only say what is wrong, unless somebody asked for more
+    (SPENDSCOPE_LOG_LEVEL, `--verbose`) or a program reads them (`json`)."""
+    if "log_level" in settings.model_fields_set or settings.log_format == "json":
+        return settings
+    return settings.model_copy(update={"log_level": "warning"})
+
+
 @contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
     """Turn SIGINT and SIGTERM into a question instead of an exception."""
@@ -279,10 +288,11 @@ def working_family(settings: Settings) -> Iterator[Family]:
     for name in ("numpy", "pyarrow", "rq"):
         import_module(name)
     with private_parts(settings):
+        quiet = child_environment(quieter(settings))
         family = Family(child_environment(settings))
         try:
             for number in range(1, settings.workers + 1):
-                family.add(f"worker {number}", "worker")
+                family.add(f"worker {number}", "worker", environment=quiet)
             family.add("scheduler", "scheduler")
             yield family
         finally:
@@ -296,7 +306,7 @@ def run_up(settings: Settings, say: Callable[[str], None]) -> None:
         if settings.serves_demo:
             write_sample(settings, say)
         with working_family(settings) as family:
-            family.add("web", "web")
+            family.add("web", "web", environment=child_environment(quieter(settings)))
             _wait_until_served(settings, family, stopping)
             if not stopping():
                 say(f"Spendscope is ready at {address(settings)}  (Ctrl-C stops it)")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -22,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from app import __version__
 from app.backends import Backends
-from app.core.jobs import JOB_STATUSES
+from app.core.jobs import JOB_STATUSES, Job
 from app.core.ledger import INGESTION_STATUSES
 from app.costs import ledgers_of
 from app.errors import SpendscopeError
@@ -32,6 +33,10 @@ log = logging.getLogger(__name__)
 
 SCRAPE_SECONDS: Final = 5.0
 DAY_STATUSES: Final = ("complete", "settling", "missing", "quarantined")
+ASKING: Final = ("collect", "backfill")
+"""Kinds of jobs that ask Cost Explorer."""
+
+MOST_PAGES: Final = 10
 LATENCIES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -51,9 +56,20 @@ class Requests:
             buckets=LATENCIES,
         )
 
-    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._callback_seconds = Histogram(
+            "spendscope_callback_seconds",
+            "Seconds until a page's callback was answered, by what it draws.",
+            ("callback",),
+            registry=self._registry,
+            buckets=LATENCIES,
+        )
+
+    def count(self, method: str, route: str, status: int, seconds: float, callback: str | None = None) -> None:
+        """`callback`: the first output of the callback that was answered, one of those the app has."""
         self._total.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+        if callback is not None:
+            self._callback_seconds.labels(callback).observe(seconds)
 
     def text(self) -> bytes:
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
@@ -143,7 +159,38 @@ def _metadata(backends: Backends) -> list[Metric]:
     if through := ledgers.coverage.complete_through:
         about = "Seconds since the end of the last day of the unbroken run of complete days."
         found.append(_gauge("complete_age_seconds", about, {"": _since_end_of(through, now)}))
-    return [*found, *_last_times(backends)]
+    return [*found, *_open_jobs(backends), *_asked_of_cost_explorer(backends), *_last_times(backends)]
+
+
+def _open_jobs(backends: Backends) -> Iterator[Metric]:
+    """How long the oldest job has been open: what a long queue and a job that is tried for ever have in common."""
+    oldest = min((job.created for job in backends.metadata.unfinished()), default=None)
+    age = (backends.clock() - oldest).total_seconds() if oldest else 0.0
+    yield _gauge(
+        "oldest_open_job_age_seconds", "Seconds since the oldest job that is not done was submitted.", {"": age}
+    )
+
+
+def _asked_of_cost_explorer(backends: Backends) -> Iterator[Metric]:
+    """What the jobs of this month asked, and owe. A collector that runs elsewhere keeps its own record (docs/collector.md)."""
+    month = backends.clock().replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    jobs = {kind: list(_since(backends, kind, month)) for kind in ASKING}
+    asked = {kind: sum(int(job.result.get("requests") or 0) for job in found) for kind, found in jobs.items()}
+    owed = {kind: float(sum(Decimal(job.result.get("cost_usd") or 0) for job in found)) for kind, found in jobs.items()}
+    yield _gauge("cost_explorer_requests", "Requests to Cost Explorer by this month's jobs (UTC).", asked, "kind")
+    yield _gauge("cost_explorer_usd", "What AWS charges for these requests, in USD.", owed, "kind")
+
+
+def _since(backends: Backends, kind: str, start: datetime) -> Iterator[Job]:
+    cursor = None
+    for _ in range(MOST_PAGES):
+        listed = backends.metadata.jobs(limit=100, cursor=cursor, kind=kind)
+        for job in listed.items:
+            if job.created < start:
+                return
+            yield job
+        if (cursor := listed.next_cursor) is None:
+            return
 
 
 def _queue(backends: Backends) -> list[Metric]:

@@ -128,9 +128,9 @@ class NarrowedMetadata(_Closed):
         found = self._whole.day_records(start, end)
         return {day: narrowed_day(record, self._accounts) for day, record in found.items()}
 
-    def quarantined_days(self, start: date, end: date) -> frozenset[date]:
+    def quarantined_days(self, start: date, end: date, source: str) -> frozenset[date]:
         """Of a file that was not taken nobody knows whose days it had: they are everybody's."""
-        return self._whole.quarantined_days(start, end)
+        return self._whole.quarantined_days(start, end, source)
 
     # --- ingestions
 

@@ -24,6 +24,7 @@ from app.core.rollup import Rollup
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
+    from pathlib import Path
 
     import pyarrow as pa
 
@@ -223,8 +224,11 @@ class Ledger(Protocol):
     def ingestions_with(self, start: date, end: date, sha256s: Collection[str]) -> list[Ingestion]:
         """Ingestions of days in [start, end) whose bytes are one of these, in no order."""
 
-    def quarantined_days(self, start: date, end: date) -> frozenset[date]:
-        """Days in [start, end) whose newest ingestion of some key is quarantined."""
+    def quarantined_days(self, start: date, end: date, source: str) -> frozenset[date]:
+        """Days in [start, end) whose newest ingestion of some key below this root is quarantined.
+
+        Of a root that is not read any more nothing can be mended: what was refused there holds no day.
+        """
 
 
 class History(Protocol):
@@ -438,7 +442,32 @@ class People(Protocol):
         """Number of the last entry."""
 
 
-class Metadata(Ledger, History, References, Anomalies, Jobs, Schedule, Outbox, People, Protocol):
+class Copies(Protocol):
+    """The store as files: what a backup is made of (app.backup)."""
+
+    technology: str
+    """What can take such a copy back: one store's files are not another's."""
+
+    schema: int
+    """The newest schema version this release knows."""
+
+    def copy_to(self, folder: Path) -> int:
+        """Write all there is into files in an empty folder, as of one moment, while others go on; its schema version.
+
+        Where the server has no such moment, in an order in which what a later file adds is done over by those who find it.
+        """
+
+    def is_empty(self) -> bool:
+        """Whether nothing would be lost by replacing it: no day, no ingestion, no user. Also for a store never prepared."""
+
+    def replace_from(self, folder: Path) -> None:
+        """Make what these files hold all there is. Nobody else may use the store meanwhile; `prepare` it afterwards.
+
+        Raises CannotStart for files that are no copy of this technology.
+        """
+
+
+class Metadata(Ledger, History, References, Anomalies, Jobs, Schedule, Outbox, People, Copies, Protocol):
     """The metadata store: one technology behind all of it."""
 
     def prepare(self) -> None:

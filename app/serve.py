@@ -10,6 +10,7 @@ import sys
 import tempfile
 from typing import Any
 
+from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 
 from app.backends import Backends
@@ -18,6 +19,18 @@ from app.errors import Unavailable
 from app.launcher import check_address
 
 log = logging.getLogger(__name__)
+
+
+class Logger(glogging.Logger):  # type: ignore[misc]
+    """What gunicorn itself has to say goes where everything else goes; requests are told of by app.requestlog."""
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+        self.error_log.setLevel(self.LOG_LEVELS[cfg.loglevel.lower()])
+        self.access_log.handlers.clear()
+        self.access_log.disabled = True
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -78,6 +91,7 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "graceful_timeout": 10,
         "keepalive": 15,
         "loglevel": "warning",
+        "logger_class": Logger,
         "worker_tmp_dir": "/dev/shm" if _has_memory_disk() else None,  # noqa: S108 - a heartbeat file, not data
         "control_socket_disable": True,
         "limit_request_line": 8190,

@@ -12,7 +12,7 @@ from flask import Flask, Response, abort
 from flask_compress import Compress
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import accountpages, answers, callbacks, costs, gate, statics
+from app import accountpages, answers, callbacks, costs, gate, requestlog, statics
 from app.api import blueprint, problems
 from app.backends import Backends, current
 from app.errors import SpendscopeError
@@ -70,6 +70,7 @@ def _server(backends: Backends) -> Flask:
     if backends.settings.proxies:
         hops = backends.settings.proxies
         server.wsgi_app = ProxyFix(server.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
+    requestlog.follow(server)
     server.register_blueprint(blueprint())
     fromgrafana.register(server)
     server.register_error_handler(SpendscopeError, problems.of_spendscope)

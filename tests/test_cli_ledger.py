@@ -53,6 +53,34 @@ def test_bad_questions_are_one_line_and_exit_2(run: Run, arguments: tuple[str, .
     assert "Traceback" not in refused.output
 
 
+def test_status_is_in_words_and_says_by_its_exit_code_whether_all_is_well(
+    backends: Backends, folder: Path, run: Run
+) -> None:
+    take(backends, arrive(folder, csv("a,S,r,1,1,1,1")))
+    found = run("status")
+    assert found.exit_code == 0, found.output
+    assert "Parquet files in" in found.output
+    assert "SQLite, " in found.output
+    assert "note: The private queue" in found.output, "nobody said that it should run"
+    for name in ("ParquetCostStore", "SqliteMetadata"):
+        assert name not in found.output
+    folder.rename(folder.with_name("gone"))
+    found = run("status")
+    assert found.exit_code == 1
+    assert "NOT OK: The folder" in found.output
+    told = run("status", "--json")
+    assert told.exit_code == 1
+    assert json.loads(told.output)["ok"] is False
+
+
+@pytest.mark.parametrize("arguments", [("ingest",), ("ingest", "--again"), ("backfill", "--months", "1", "--yes")])
+def test_a_source_that_is_not_there_means_it_cannot_start(folder: Path, run: Run, arguments: tuple[str, ...]) -> None:
+    folder.rmdir()
+    found = run(*arguments)
+    assert found.exit_code == 2, found.output
+    assert "does not exist" in found.output
+
+
 def test_a_month_that_reconciles_exits_0_and_one_that_does_not_1(backends: Backends, folder: Path, run: Run) -> None:
     take(backends, arrive(folder, csv("=cmd,S,r,10.5,1,1,1")))
     nothing = run("reconcile", "--month", "2026-10")

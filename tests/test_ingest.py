@@ -16,6 +16,7 @@ from app.core.periods import DateRange
 from app.core.query import CostQuery
 from app.costs import ask, snapshot
 from app.errors import InvalidInput, NotFound, Quarantined, Reason, Unavailable
+from app.health import status_of
 from app.ingest import day_of, watch
 from tests.arrivals import DAY, NOW, amount, arrive, csv, opened, settings_for, take
 
@@ -163,11 +164,11 @@ def test_a_refused_file_that_is_taken_away_holds_its_day_no_longer(backends: Bac
     take(backends, key := arrive(folder, b"not,a,cost,file\n", suffix=".csv.gz"))
     take(backends, arrive(folder, b"not,a,cost,file\n", other))
     assert not watch(backends).jobs
-    assert backends.metadata.quarantined_days(DAY, other + timedelta(days=1)) == {DAY, other}
+    assert backends.metadata.quarantined_days(DAY, other + timedelta(days=1), backends.source.root) == {DAY, other}
     before = backends.metadata.ledger_version()
     (folder / key).unlink()
     assert not watch(backends).jobs
-    assert backends.metadata.quarantined_days(DAY, other + timedelta(days=1)) == {other}
+    assert backends.metadata.quarantined_days(DAY, other + timedelta(days=1), backends.source.root) == {other}
     assert backends.metadata.ledger_version() > before, "kept answers are asked for again"
     assert amount(backends) == 1
     [record] = backends.metadata.versions_of(backends.source.root, key)
@@ -199,3 +200,16 @@ def test_a_day_the_store_cannot_keep_is_quarantined_and_free_again(backends: Bac
     assert take(replace(backends, costs=Refusing()), key).status == "quarantined"  # type: ignore[arg-type]
     assert not backends.metadata.day_record(DAY).restating
     assert amount(backends) == 1
+
+
+def test_what_another_source_refused_is_counted_no_more(backends: Backends, tmp_path: Path, folder: Path) -> None:
+    take(backends, arrive(folder, b"not,a,cost,file\n"))
+    assert status_of(backends, backends.settings)["days_quarantined"] == 1
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    moved = opened(settings_for(tmp_path, elsewhere))
+    take(moved, arrive(elsewhere, csv("a,S,r,1,1,1,1"), DAY - timedelta(days=1)))
+    found = status_of(moved, moved.settings)
+    assert (found["days_quarantined"], found["last_day"]) == (0, str(DAY - timedelta(days=1)))
+    back = opened(backends.settings)
+    assert status_of(back, back.settings)["days_quarantined"] == 1, "it is again once the source is read again"

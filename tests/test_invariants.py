@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app.agreement import repair
 from app.backends import Backends, open_backends
 from app.config import read_settings
 from app.core.charges import METRICS
@@ -18,7 +19,7 @@ from app.core.periods import DateRange
 from app.core.query import CostQuery
 from app.costs import ask
 from app.errors import CannotStart, InvalidInput, Unavailable
-from app.ingest import ingest_object, repair, watch
+from app.ingest import ingest_object, watch
 from app.launcher import check_address
 from tests.arrivals import DAY, amount, arrive, csv, opened, settings_for, take
 

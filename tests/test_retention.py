@@ -18,13 +18,13 @@ from click.testing import CliRunner
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app.agreement import repair
 from app.api import blueprint
 from app.backends import Backends
 from app.core.charges import METRICS
 from app.core.periods import DateRange, month_of
 from app.core.query import CostQuery
 from app.costs import ask, dimension_values
-from app.ingest import repair
 from app.retention import fold_months, keep_to_retention
 from tests.arrivals import arrive, csv, opened, settings_for, take
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -51,13 +52,17 @@ def run(arguments: list[str], given: dict[str, str], seconds: float = 90) -> sub
 def running(given: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`up` once it said it is ready, and its port; stopped by SIGINT at the end."""
     port = free_port()
-    process = subprocess.Popen(
-        [*COMMAND, "up", "--port", str(port), *arguments],
-        env=given,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    data_dir = Path(given["SPENDSCOPE_DATA_DIR"])
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "stderr").open("a") as stderr:
+        process = subprocess.Popen(
+            [*COMMAND, "up", "--port", str(port), *arguments],
+            env=given,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+        )
     try:
         assert process.stdout is not None
         while "ready" not in (line := process.stdout.readline()):
@@ -71,9 +76,9 @@ def running(given: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess
         process.stdout.close()
 
 
-def get(port: int, path: str) -> tuple[int, str]:
+def get(port: int, path: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("GET", path)
+    connection.request("GET", path, headers=headers or {})
     answer = connection.getresponse()
     body = answer.read().decode()
     connection.close()
@@ -117,6 +122,9 @@ def test_the_sample_is_served_stopped_cleanly_and_kept(tmp_path: Path) -> None:
         done = run(["ingest", "--wait"], given)
         assert done.returncode == 0, done.stdout + done.stderr
         assert processes_of(tmp_path)
+        said = (tmp_path / "stderr").read_text()
+        assert "new files" in said
+        assert len(said.splitlines()) < 10, "not a line a file"
     assert process.returncode == 0
     assert processes_of(tmp_path) == []
     assert not (tmp_path / "lock").exists()
@@ -132,7 +140,12 @@ def test_the_sample_is_served_stopped_cleanly_and_kept(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_launcher_leaves_nothing_running(tmp_path: Path) -> None:
-    with running(environment(tmp_path)) as (process, _):
+    with running(environment(tmp_path, SPENDSCOPE_LOG_FORMAT="json")) as (process, port):
+        assert get(port, "/api/v1/nothing?token=canary", {"X-Request-Id": "caller-0123"})[0] == 404
+        records = [json.loads(line) for line in (tmp_path / "stderr").read_text().splitlines()]
+        (told,) = [record for record in records if record.get("request_id") == "caller-0123"]
+        assert (told["route"], told["status"]) == ("/api/<path:rest>", 404)
+        assert "canary" not in str(records)
         process.kill()
         process.wait(10)
     end = time.monotonic() + 40
@@ -186,6 +199,10 @@ def test_ingest_without_up_starts_what_it_needs_and_says_what_was_not_taken(tmp_
     assert statuses == {"2026-10-01.csv": "done", "2026-10-02.csv": "quarantined"}
     again = run(["ingest", "--wait"], given)
     assert again.returncode == 0, "known quarantined bytes are not new"
+    shutil.rmtree(tmp_path / "data" / "store" / "costs")
+    refilled = run(["ingest", "--again", "--json", "2026-10-01.csv"], given)
+    assert [file["job_status"] for file in json.loads(refilled.stdout)["files"]] == ["done"]
+    told_in_one_line(run(["ingest", "NOPE.csv"], given), "NOPE.csv")
     assert processes_of(tmp_path / "data") == []
 
 

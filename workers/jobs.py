@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from rq.timeouts import JobTimeoutException
 
+from app import logs
 from app.backends import Backends, open_backends
 from app.config import Settings, read_settings
 from app.core.jobs import Job, JobStatus
@@ -106,17 +107,30 @@ def run_job(backends: Backends, job_id: str, handlers: Mapping[str, Handler], *,
     if job is None:
         log.debug("Job %s is not to be had: done, cancelled or in other hands", job_id)
         return None
+    with logs.bound(job_id=job.id, request_id=job.request_id):
+        _do(backends, job, handlers)
+    return job
+
+
+def _do(backends: Backends, job: Job, handlers: Mapping[str, Handler]) -> None:
     began = time.monotonic()
     try:
         ending = _ending(backends, job, handlers)
     except LeaseLost:
         log.warning("Job %s (%s) is no longer ours; nothing more is written for it", job.id, job.kind)
-        return job
+        return
     if _finish(backends, job, ending):
-        log.info("Job %s (%s) %s after %.2f s", job.id, job.kind, ending.status, time.monotonic() - began)
+        _tell(job, ending, time.monotonic() - began)
     else:
         log.warning("Job %s (%s) ended when it was no longer ours; its end is not recorded", job.id, job.kind)
-    return job
+
+
+def _tell(job: Job, ending: Ending, seconds: float) -> None:
+    """What a person has to look at is a warning, with the sentence that says why."""
+    if ending.status in ("quarantined", "failed"):
+        log.warning("Job %s (%s) %s after %.2f s: %s", job.id, job.kind, ending.status, seconds, ending.message)
+    else:
+        log.info("Job %s (%s) %s after %.2f s", job.id, job.kind, ending.status, seconds)
 
 
 @dataclass(frozen=True)
@@ -209,7 +223,7 @@ class Lease:
         self._shown: tuple[int, int | None, str | None] = (job.done_steps, job.all_steps, None)
         self._lost = threading.Event()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease of {job.id}", daemon=True)
+        self._thread = threading.Thread(target=logs.with_ids(self._keep), name=f"lease of {job.id}", daemon=True)
 
     def __enter__(self) -> Lease:
         self._thread.start()

@@ -12,17 +12,19 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from app.access import forget_old_sessions
+from app.agreement import repair
 from app.anomalies import detect_when_drained
 from app.backends import Backends, open_backends
 from app.config import Settings
 from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
-from app.ingest import ANNOUNCED, UNREADABLE, look_at, mark, repair, watch
+from app.ingest import ANNOUNCED, UNREADABLE, look_at, mark, watch
 from app.notifications import forget
 from app.ports import Announcement, Announcements
 from app.reconciliation import take_references
 from app.restatements import keep_histories
 from app.retention import keep_to_retention
+from workers.arriving import Arriving
 from workers.jobs import CREDENTIALS_WAIT_SECONDS
 from workers.notifying import Notifying
 
@@ -52,14 +54,15 @@ def run_scheduler(settings: Settings) -> None:
     if not _prepared(backends, stop):
         return
     # A listing may wait half a minute for a silent source: beside the reaper, not before it.
-    watching = threading.Thread(target=Watching(backends).run, args=(stop,), name="watch", daemon=True)
+    arriving = Arriving()
+    watching = threading.Thread(target=Watching(backends, arriving).run, args=(stop,), name="watch", daemon=True)
     watching.start()
     if backends.announcements is not None:
-        hearing = Hearing(backends, backends.announcements)
+        hearing = Hearing(backends, backends.announcements, arriving)
         threading.Thread(target=hearing.run, args=(stop,), name="hear", daemon=True).start()
     if backends.channels:
         threading.Thread(target=Notifying(backends).run, args=(stop,), name="notify", daemon=True).start()
-    Reaping(backends).run(stop)
+    Reaping(backends, arriving).run(stop)
     watching.join(0.5)
 
 
@@ -111,8 +114,9 @@ class Outage:
 
 
 class Reaping:
-    def __init__(self, backends: Backends) -> None:
+    def __init__(self, backends: Backends, arriving: Arriving | None = None) -> None:
         self._backends = backends
+        self._arriving = arriving or Arriving()
         self._outage = Outage("jobs")
 
     def run(self, stop: threading.Event) -> None:
@@ -124,7 +128,9 @@ class Reaping:
 
     def once(self) -> None:
         try:
-            reap(self._backends)
+            unfinished = self._backends.metadata.unfinished()
+            reap(self._backends, unfinished)
+            self._arriving.look(unfinished, self._backends.metadata)
             self._outage.ended()
         except SpendscopeError as error:
             self._outage.began(error)
@@ -132,11 +138,12 @@ class Reaping:
             log.exception("Looking for lost jobs failed; trying again")
 
 
-def reap(backends: Backends) -> list[Job]:
+def reap(backends: Backends, unfinished: list[Job] | None = None) -> list[Job]:
     """Queue what should be queued and is not: jobs whose worker fell silent, that waited long enough, that the queue
-    lost or never got. Returns those it pushed."""
+    lost or never got. Returns those it pushed. `unfinished` are the records, where they were just read."""
     now = backends.clock()
-    jobs = (_requeued(backends, job, now) for job in backends.metadata.unfinished())
+    found = backends.metadata.unfinished() if unfinished is None else unfinished
+    jobs = (_requeued(backends, job, now) for job in found)
     queued = [job for job in jobs if job is not None]
     lost = backends.queue.missing(queued)[:MOST_PUSHED]
     for job in lost:
@@ -172,8 +179,9 @@ def slot_of(now: datetime, seconds: int) -> datetime:
 class Watching:
     """Does what is due, once a slot however many schedulers run; a slot that nobody ran in is not made up for."""
 
-    def __init__(self, backends: Backends) -> None:
+    def __init__(self, backends: Backends, arriving: Arriving | None = None) -> None:
         self._backends = backends
+        self._arriving = arriving or Arriving()
         self._slots: dict[str, datetime] = {}
         self._repaired = self._begun = False
         self._judged: tuple[int, date] | None = None
@@ -229,11 +237,12 @@ class Watching:
 
     def _look_through(self) -> None:
         if not self._repaired:
-            repair(self._backends)
+            self._arriving.expect(repair(self._backends))
             keep_histories(self._backends)
             keep_to_retention(self._backends)
             self._repaired = True
         found = watch(self._backends)
+        self._arriving.expect(found.jobs)
         # Beside the cost files, and no reason to stop looking at them: the role may not be allowed to list references.
         _guarded(self._references, lambda: take_references(self._backends))
         if found.jobs:
@@ -255,8 +264,9 @@ class Hearing:
     """Looks at objects as soon as the source announces them. A message is settled once its job is recorded; what was
     never announced, the next listing finds."""
 
-    def __init__(self, backends: Backends, announcements: Announcements) -> None:
+    def __init__(self, backends: Backends, announcements: Announcements, arriving: Arriving | None = None) -> None:
         self._backends, self._announcements = backends, announcements
+        self._arriving = arriving or Arriving()
         self._outage = Outage("events")
         self._unreadable = 0
 
@@ -283,6 +293,7 @@ class Hearing:
         if not heard:
             return
         found = look_at(self._backends, (key for one in heard for key in one.keys))
+        self._arriving.expect(found.jobs)
         mark(self._backends, ANNOUNCED)
         self._announcements.settle(heard)
         if found.jobs:

@@ -18,9 +18,15 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
+from itertools import islice
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from bson import decode_file_iter
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient, ReturnDocument
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 from pymongo.errors import (
@@ -174,12 +180,17 @@ def _anomalies(database: Database[Document]) -> None:
     database["anomalies"].create_indexes([IndexModel([("date", DESCENDING), ("_id", ASCENDING)])])
 
 
+def _request_ids(database: Database[Document]) -> None:
+    """Jobs say which request submitted them; those there are do not, and need not."""
+
+
 STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (
     _indexes,
     _histories,
     _outbox,
     _people_indexes,
     _anomalies,
+    _request_ids,
 )
 """Each makes the next schema version from the one before and may be repeated. Version n = n steps taken."""
 
@@ -191,8 +202,31 @@ def unsupported(build: Mapping[str, Any]) -> str | None:
     return None
 
 
+LOSSES: Final = ("ingestions", "days", "users", "revisions", "anomalies", "audit")
+"""Collections whose documents nobody can make again."""
+
+LOADED: Final = 500
+"""Documents of a copy that are inserted at once."""
+
+
+def _dump(collection: MongoCollection[Document], session: ClientSession | None, path: Path) -> None:
+    with path.open("wb") as file:
+        for batch in collection.find_raw_batches({}, session=session):
+            file.write(batch)  # type: ignore[arg-type]
+
+
+def _load(collection: MongoCollection[Document], path: Path) -> None:
+    with path.open("rb") as file:
+        documents = decode_file_iter(file, CodecOptions(RawBSONDocument))
+        while part := list(islice(documents, LOADED)):
+            collection.insert_many(part)
+
+
 class MongoMetadata:
     """ports.Metadata in one database. Threads may share it; a forked child opens its own connections."""
+
+    technology = "mongodb"
+    schema = len(STEPS)
 
     def __init__(
         self, uri: str, database: str, *, refuse: Callable[[Mapping[str, Any]], str | None] = unsupported
@@ -235,6 +269,51 @@ class MongoMetadata:
         client, self._client = self._client, None
         if client is not None and self._process == os.getpid():
             client.close()
+
+    # --- copies
+
+    def copy_to(self, folder: Path) -> int:
+        """A file of BSON documents a collection, as mongodump writes them."""
+        with self._failures():
+            database = self._database()
+            names = [name for name in database.list_collection_names() if not name.startswith("system.")]
+            # Without a moment to read at (a server that is no replica set): an ingestion whose day was flipped since is
+            # looked at again; a day that is older than its ingestion would never be.
+            names.sort(key=lambda name: (name != "ingestions", name))
+            with self._moment() as session:
+                for name in names:
+                    _dump(database[name].with_options(read_concern=ReadConcern()), session, folder / f"{name}.bson")
+                found = database["schema"].find_one({"_id": "schema"}, session=session)
+        return int(found["version"]) if found else 0
+
+    @contextmanager
+    def _moment(self) -> Iterator[ClientSession | None]:
+        """A session that reads everything as of one time; None where the server has no such thing."""
+        client = self._database().client
+        if not client.admin.command("hello").get("setName"):
+            yield None
+            return
+        with client.start_session(snapshot=True) as session:
+            yield session
+
+    def is_empty(self) -> bool:
+        with self._failures():
+            return not any(self._collection(name).find_one({}, {"_id": 1}) for name in LOSSES)
+
+    def replace_from(self, folder: Path) -> None:
+        """The schema's document goes first and comes last: meanwhile nobody takes this for a ledger."""
+        files = {path.stem: path for path in sorted(folder.glob("*.bson"))}
+        if "schema" not in files:
+            raise CannotStart("The copy of the ledger has no schema: it is not whole.")
+        with self._failures():
+            database = self._database()
+            for name in ("schema", *database.list_collection_names()):
+                if not name.startswith("system."):
+                    database.drop_collection(name)
+            for step in STEPS:
+                step(database)
+            for name in sorted(files, key=lambda name: name == "schema"):
+                _load(database[name], files[name])
 
     # --- people
 
@@ -422,7 +501,7 @@ class MongoMetadata:
         with self._failures():
             return [_ingestion_from(part) for part in self._collection("ingestions").find(wanted).to_list()]
 
-    def quarantined_days(self, start: date, end: date) -> frozenset[date]:
+    def quarantined_days(self, start: date, end: date, source: str) -> frozenset[date]:
         with self._failures():
             found = (
                 self._collection("ingestions")
@@ -431,8 +510,9 @@ class MongoMetadata:
                 .to_list()
             )
         found.sort(key=lambda part: (part["started"], part["_id"]))
-        newest = {(part["day"], part["source"], part["key"]): part["status"] for part in found}
-        return frozenset(date.fromisoformat(day) for (day, _, _), status in newest.items() if status == "quarantined")
+        # Filtered here: the index that answers alone does not begin with the source, and there is one as a rule.
+        newest = {(part["day"], part["key"]): part["status"] for part in found if part["source"] == source}
+        return frozenset(date.fromisoformat(day) for (day, _), status in newest.items() if status == "quarantined")
 
     # --- histories
 

@@ -184,7 +184,9 @@ def rq_id(job: Job) -> str:
 
 
 class RqQueue:
-    def __init__(self, url: str, *, job_timeout: int) -> None:
+    def __init__(self, url: str, *, job_timeout: int, kept_by_service: bool = False) -> None:
+        """`kept_by_service`: somebody vouches for what the server holds; whether it keeps a log itself does not matter."""
+        self._kept_by_service = kept_by_service
         self._client = connect(url)
         self._queue = open_queue(self._client, job_timeout)
         self._place = place_of(self._client)
@@ -199,10 +201,10 @@ class RqQueue:
                 f"Redis at {self._place} has maxmemory-policy {policy} and would throw queued jobs away. "
                 "Set maxmemory-policy to noeviction."
             )
-        if not kept.get("aof_enabled"):
+        if not kept.get("aof_enabled") and not self._kept_by_service:
             raise CannotStart(
                 f"Redis at {self._place} has appendonly off and would lose queued jobs when it ends. "
-                "Set appendonly to yes."
+                "Set appendonly to yes, or SPENDSCOPE_REDIS_PERSISTENCE to service where a managed engine cannot."
             )
 
     def push(self, job: Job) -> None:

@@ -164,12 +164,23 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX anomaly_newest ON anomaly (date, id)",
         "CREATE TABLE planned_spend (id TEXT PRIMARY KEY, start TEXT NOT NULL, document TEXT NOT NULL)",
     ),
+    ("ALTER TABLE job ADD COLUMN request_id TEXT",),
 )
 """Each makes the next schema version from the one before; a released step is never changed. Version n = n steps taken."""
 
 
+COPY: Final = "metadata.sqlite"
+"""The file of a copy."""
+
+LOSSES: Final = ("ingestion", "day", "user", "revision", "anomaly", "audit")
+"""Tables whose rows nobody can make again."""
+
+
 class SqliteMetadata:
     """ports.Metadata in the file `path`. Threads and forked children may share it: each has its own connection."""
+
+    technology = "sqlite"
+    schema = len(STEPS)
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -194,6 +205,36 @@ class SqliteMetadata:
     def close(self) -> None:
         """Close every thread's connection, each as soon as it is idle; the next call opens a new one."""
         self._mine = threading.local()
+
+    # --- copies
+
+    def copy_to(self, folder: Path) -> int:
+        with self._failures(), _alone(folder / COPY) as copy:
+            self._connection().backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+            return _version(copy)
+
+    def is_empty(self) -> bool:
+        if not self._path.exists():
+            return True
+        with self._failures():
+            connection = self._connection()
+            tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            asked = (f"SELECT 1 FROM {table} LIMIT 1" for table in LOSSES if table in tables)  # noqa: S608 - our names
+            return not any(connection.execute(each).fetchone() for each in asked)
+
+    def replace_from(self, folder: Path) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch()
+            with _alone(folder / COPY) as copy:
+                if (said := copy.execute("PRAGMA integrity_check").fetchone()[0]) != "ok" or not _version(copy):
+                    raise CannotStart(f"The copy of the ledger is damaged: {str(said)[:200]}")
+                with self._failures():
+                    # One transaction of SQLite's own: whoever opens the file sees all of it or nothing.
+                    copy.backup(self._connection())
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise CannotStart(f"The ledger cannot be put back into {self._path}: {error}") from None
 
     # --- people
 
@@ -389,14 +430,14 @@ class SqliteMetadata:
         )
         return [_ingestion_from(row) for row in rows]
 
-    def quarantined_days(self, start: date, end: date) -> frozenset[date]:
+    def quarantined_days(self, start: date, end: date, source: str) -> frozenset[date]:
         rows = self._rows(
-            """SELECT day, source, key, status FROM ingestion
-               WHERE day >= ? AND day < ? ORDER BY day, source, key, started, id""",
-            (str(start), str(end)),
+            """SELECT day, key, status FROM ingestion
+               WHERE day >= ? AND day < ? AND source = ? ORDER BY day, key, started, id""",
+            (str(start), str(end), source),
         )
-        newest = {(row["day"], row["source"], row["key"]): row["status"] for row in rows}
-        return frozenset(date.fromisoformat(day) for (day, _, _), status in newest.items() if status == "quarantined")
+        newest = {(row["day"], row["key"]): row["status"] for row in rows}
+        return frozenset(date.fromisoformat(day) for (day, _), status in newest.items() if status == "quarantined")
 
     # --- histories
 
@@ -815,6 +856,15 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]
     connection.execute("BEGIN IMMEDIATE")
     with connection:
         yield connection
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(path)
+    try:
+        yield connection
+    finally:
+        connection.close()
 
 
 def upgrade(connection: sqlite3.Connection, path: Path, steps: tuple[tuple[str, ...], ...]) -> None:

@@ -24,6 +24,7 @@ from app.api import (
 from app.api.routes import Arguments, Route
 from app.backends import current
 from app.errors import SpendscopeError
+from app.gate import CALLBACK_PATH, first_output
 from app.metrics import Requests, state_text
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -121,11 +122,20 @@ def _count(api: Blueprint, requests: Requests) -> None:
         if began is not None:
             route = request.url_rule.rule if request.url_rule else "none"
             method = request.method if request.method in METHODS else "other"
-            requests.count(method, route, response.status_code, time.perf_counter() - began)
+            callback = _callback() if route == CALLBACK_PATH and response.status_code == 200 else None
+            requests.count(method, route, response.status_code, time.perf_counter() - began, callback)
         return response
 
     api.before_app_request(begin)
     api.after_app_request(end)
+
+
+def _callback() -> str | None:
+    """What the callback that was asked for draws; None for what is no callback of this app."""
+    gate, body = current_app.extensions.get("spendscope-gate"), request.get_json(silent=True)
+    output = body.get("output") if isinstance(body, dict) else None
+    known = gate is not None and isinstance(output, str) and output in gate.callbacks
+    return first_output(str(output)) if known else None
 
 
 def _secure(response: Response) -> Response:

@@ -67,6 +67,7 @@ class Problem(Answer):
     field: str | None = Field(None, description="The parameter or member of the body that is wrong.")
     part: str | None = Field(None, description="The part that does not answer, as /readyz calls it.")
     reference: str | None = Field(None, description="What to look for in the log.")
+    request_id: str | None = Field(None, description="As in the header X-Request-Id: what the log has of this request.")
 
 
 # --- costs --------------------------------------------------------------------------------------------------------
@@ -661,6 +662,9 @@ class JobAnswer(Answer):
     all_steps: int | None
     message: str | None
     result: Mapping[str, Any]
+    request_id: str | None = Field(
+        description="Of the request that submitted it, where one did; the logs carry it too."
+    )
 
     @classmethod
     def of(cls, job: Job) -> JobAnswer:

@@ -9,6 +9,7 @@ from typing import Final
 from flask import Response, request
 from werkzeug.exceptions import HTTPException
 
+from app import logs
 from app.api.models import Problem
 from app.errors import InvalidInput, SpendscopeError, TooMany, Unauthenticated, Unavailable
 
@@ -44,7 +45,7 @@ def problem(status: int, code: str, detail: str, **members: str | None) -> Respo
         detail=detail,
         instance=request.path[:200],
         code=code,
-        **{name: value for name, value in members.items() if value is not None},
+        **{name: value for name, value in (members | _ids()).items() if value is not None},
     )
     return Response(
         body.json_bytes(),
@@ -52,6 +53,11 @@ def problem(status: int, code: str, detail: str, **members: str | None) -> Respo
         {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
         content_type="application/problem+json",
     )
+
+
+def _ids() -> dict[str, str | None]:
+    """The id of the request; there is none where nobody follows them (app.requestlog)."""
+    return {"request_id": logs.ids().get("request_id")}
 
 
 def of_spendscope(error: SpendscopeError) -> Response:

@@ -415,6 +415,7 @@ def job_document(job: Job) -> Document:
     """Flat: every value is text, a whole number or None, so it is a table's row as well."""
     return {
         "id": job.id,
+        "request_id": job.request_id,
         "kind": job.kind,
         "params": members_text(job.params),
         "key": job.key,
@@ -439,7 +440,9 @@ JOB_FIELDS: Final = tuple(part.name for part in fields(Job))
 
 
 def job_from(document: Mapping[str, Any]) -> Job:
-    given = {name: document[name] for name in JOB_FIELDS}
+    # Of a document store no step adds what older records lack.
+    given = {name: document[name] for name in JOB_FIELDS if name != "request_id"}
+    given["request_id"] = dict(document).get("request_id")
     for name in ("params", "result"):
         given[name] = json.loads(given[name])
     for name in ("created", "started", "finished", "not_before", "lease_until"):

@@ -30,6 +30,7 @@ class Job:
     """`key` is what makes two requests the same job while one of them is not final.
 
     `token` grows with every claim: a worker that lost its lease holds an old one and can change nothing any more.
+    `request_id` is that of the request that submitted it, where one did.
     `waiting` has a `message` saying why and a `not_before` saying when it is tried again.
     """
 
@@ -51,3 +52,4 @@ class Job:
     all_steps: int | None = None
     message: str | None = None
     result: Mapping[str, Any] = field(default_factory=dict)
+    request_id: str | None = None

@@ -360,6 +360,18 @@ def _data_rules() -> tuple[Rule, ...]:
             description="For half an hour at least 1,000 jobs have waited: start more workers, or see why jobs fail.",
             panel=(OPERATIONS, 10),
         ),
+        Rule(
+            uid="spendscope-job-stuck",
+            title="A job does not end",
+            query=_prometheus("max(spendscope_oldest_open_job_age_seconds)"),
+            comparison="gt",
+            limit=6 * 3600,
+            severity="warning",
+            summary="A job has been open for more than six hours",
+            description="The oldest was submitted {{ humanizeDuration $values.B.Value }} ago; the Data page says what it waits for.",
+            panel=(OPERATIONS, 17),
+            lasting="15m",
+        ),
     )
 
 

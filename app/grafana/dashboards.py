@@ -373,6 +373,33 @@ def _requests() -> list[Json]:
             unit="percentunit",
             legend="failed",
         ),
+        _lines(
+            16,
+            "Time to draw, 95 of 100",
+            "Seconds until a page's callback was answered.",
+            Place(0, 28, 8, 8),
+            "histogram_quantile(0.95, sum by (callback, le) (rate(spendscope_callback_seconds_bucket[$__rate_interval])))",
+            unit="s",
+            legend="{{callback}}",
+        ),
+        _lines(
+            17,
+            "Oldest open job",
+            "Since the oldest job that is not done was submitted.",
+            Place(8, 28, 8, 8),
+            "max(spendscope_oldest_open_job_age_seconds)",
+            unit="s",
+            legend="oldest",
+        ),
+        _lines(
+            18,
+            "Cost Explorer this month",
+            "What AWS charges for the requests of this deployment's jobs, in USD.",
+            Place(16, 28, 8, 8),
+            "max by (kind) (spendscope_cost_explorer_usd)",
+            unit="currencyUSD",
+            legend="{{kind}}",
+        ),
     ]
 
 

@@ -325,7 +325,7 @@ CLOSED_METADATA = {"put_planned_spend", "forget_planned_spend",
     "put_session", "session", "sessions", "see_session", "end_session", "end_sessions", "forget_sessions", "put_token",
     "token", "tokens", "use_token", "revoke_token", "put_once", "take_once", "append_audit", "audit", "audit_length",
     "add_deliveries", "delivery", "deliveries", "pending_deliveries", "pending_channels", "mark_deliveries",
-    "channel_state", "put_channel_state", "forget_deliveries",
+    "copy_to", "is_empty", "replace_from", "channel_state", "put_channel_state", "forget_deliveries",
 }  # fmt: skip
 CLOSED_COSTS = {"show_anomalies", "prepare", "replace", "day", "stored_days", "publish", "forget"}
 CLOSED_SOURCE = {"list", "find", "open", "sidecar", "references", "reference"}

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import metrics
+from app.core.jobs import Job
 from app.ingest import ANNOUNCED, LISTED, UNREADABLE
 from tests.api.conftest import END, FIRST, World
 from tests.events import created
@@ -133,6 +135,29 @@ def test_metrics_say_how_data_jobs_and_queue_are(world: World) -> None:
     assert found["spendscope_complete_age_seconds", ()] == (27 * 24 + 9) * 3600
     assert found["spendscope_data_age_seconds", ()] == 0
     assert {found["spendscope_part_up", (("part", part),)] for part in PARTS} == {1}
+
+
+def test_metrics_say_what_this_month_s_jobs_asked_of_cost_explorer_and_how_old_the_oldest_is(empty: World) -> None:
+    store, now = empty.backends.metadata, empty.backends.clock()
+    first = state(empty)
+    assert first["spendscope_cost_explorer_usd", (("kind", "collect"),)] == 0
+    assert first["spendscope_oldest_open_job_age_seconds", ()] == 0
+    month = now.replace(day=1, hour=0, minute=0)
+    for name, kind, at, requests in (
+        ("a", "collect", month, 12),
+        ("b", "collect", now, 3),
+        ("c", "backfill", now, 100),
+        ("last month", "collect", month - timedelta(seconds=1), 7),
+    ):
+        result = {"requests": requests, "cost_usd": str(Decimal(requests) / 100)}
+        store.put_job(Job(name, kind, {}, name, "done", at, finished=at, result=result))
+    store.put_job(Job("failed", "collect", {}, "failed", "failed", now, finished=now))
+    store.put_job(Job("open", "ingest", {}, "open", "queued", now - timedelta(seconds=90)))
+    found = state(empty)
+    assert found["spendscope_cost_explorer_requests", (("kind", "collect"),)] == 15
+    assert found["spendscope_cost_explorer_usd", (("kind", "collect"),)] == 0.15
+    assert found["spendscope_cost_explorer_usd", (("kind", "backfill"),)] == 1
+    assert found["spendscope_oldest_open_job_age_seconds", ()] == 90
 
 
 def test_metrics_of_nothing(empty: World) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,12 +23,13 @@ from app.core.charges import Totals
 from app.core.jobs import FINAL, JOB_STATUSES, Job
 from app.core.ledger import AccountDay, DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery, Notification
+from app.core.people import AuditNote
 from app.core.periods import DAY as ONE_DAY
 from app.core.reconciliation import KeptReference, Reference
 from app.core.restatements import Move, Notice, Revision
 from app.core.retention import MonthTotals
 from app.core.scopes import Scope
-from app.errors import InvalidInput, Reason
+from app.errors import CannotStart, InvalidInput, Reason
 from app.ports import Metadata
 from tests.contracts.people import PeopleContract
 from tests.forking import context
@@ -629,8 +631,19 @@ class MetadataContract(PeopleContract):
         put(ingestion("2 other file", days[2], key=f"{days[2]}.csv.gz", status="quarantined"))
         put(ingestion("4", days[4], status="quarantined"))
         put(ingestion("no day", key="x.csv", status="quarantined", day=None))
-        assert store.quarantined_days(days[0], days[4]) == {days[0], days[2]}
-        assert store.quarantined_days(days[4], days[4] + ONE_DAY) == {days[4]}
+        put(ingestion("3 elsewhere", days[3], source="s3://other/", status="quarantined"))
+        assert store.quarantined_days(days[0], days[4], ROOT) == {days[0], days[2]}
+        assert store.quarantined_days(days[4], days[4] + ONE_DAY, ROOT) == {days[4]}
+        assert store.quarantined_days(days[0], days[4], "s3://other/") == {days[3]}
+
+    def test_a_job_remembers_which_request_submitted_it(self, store: Metadata) -> None:
+        asked = Job("asked", "scan", {}, "asked", "queued", NOW, request_id="caller-0123")
+        for job in (asked, Job("unasked", "scan", {}, "unasked", "queued", NOW)):
+            store.put_job(job)
+            assert store.job(job.id) == job
+        claimed = store.claim("asked", worker="w", now=NOW, lease_until=NOW)
+        assert claimed is not None
+        assert claimed.request_id == "caller-0123"
 
     # --- notifications
 
@@ -737,6 +750,51 @@ class MetadataContract(PeopleContract):
         assert renew(store, held, message="file \udcff.csv")
         assert store.finish(held.id, held.token, "failed", now=NOW, message="file \udcff.csv")
         assert store.job(held.id).message == "file ?.csv"  # type: ignore[union-attr]
+
+    def test_a_copy_put_back_is_all_there_is(self, store: Metadata, tmp_path: Path) -> None:
+        """Into the same store: what came after the copy is gone, what was before is as it was, also how it is found."""
+        assert store.is_empty()
+        empty, full = tmp_path / "empty", tmp_path / "full"
+        empty.mkdir()
+        full.mkdir()
+        assert store.copy_to(empty) == store.schema
+        job = Job("one", "scan", {"x": list(HOSTILE)}, "key", "queued", NOW, request_id="caller-0123")
+        store.put_job(job)
+        assert store.is_empty(), "jobs are made again from the source"
+        store.put_day_record(day_record())
+        store.put_ingestion(ingestion("mine"))
+        store.append_audit(AuditNote(NOW, "ann", "signed in", "", "127.0.0.1", "ok"))
+        version = store.ledger_version()
+        assert not store.is_empty()
+        assert store.copy_to(full) == store.schema
+        store.put_ingestion(ingestion("later", DAY + ONE_DAY))
+        store.put_job(Job("later", "scan", {}, "later", "queued", NOW))
+        store.replace_from(full)
+        store.close()
+        store.prepare()
+        assert store.day_record(DAY) == day_record()
+        assert [found.id for found in store.ingestions(limit=9).items] == ["mine"]
+        assert [entry.note.who for entry in store.audit(limit=9)] == ["ann"]
+        assert store.unfinished() == [job]
+        assert store.put_job(Job("two", "scan", {}, "key", "queued", NOW)) == (job, False), (
+            "an open key is still one job"
+        )
+        assert store.ledger_version() == version
+        store.replace_from(empty)
+        store.close()
+        store.prepare()
+        assert store.is_empty()
+        assert store.unfinished() == []
+
+    def test_files_that_are_no_copy_are_refused(self, store: Metadata, tmp_path: Path) -> None:
+        store.put_day_record(day_record())
+        bad = tmp_path / "bad"
+        bad.mkdir()
+        (bad / "metadata.sqlite").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+        with pytest.raises(CannotStart):
+            store.replace_from(bad)
+        store.close()
+        assert store.day_record(DAY) == day_record()
 
     def test_an_open_key_is_one_job(self, store: Metadata) -> None:
         first, new = store.put_job(job("first", key="k"))

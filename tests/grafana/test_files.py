@@ -108,6 +108,7 @@ UIDS = {
     "spendscope-no-worker",
     "spendscope-no-new-day",
     "spendscope-quarantined",
+    "spendscope-job-stuck",
     "spendscope-jobs-failed",
     "spendscope-queue-long",
     "spendscope-errors",

@@ -76,7 +76,7 @@ def test_alerts_ask_without_variables() -> None:
 def test_every_metric_asked_for_exists(backends: Backends, folder: Path) -> None:
     take(backends, arrive(folder, csv("a,s,r,1,1,1,1")))
     requests = Requests()
-    requests.count("GET", "/", 200, 0.1)
+    requests.count("GET", "/", 200, 0.1, "drawn.data")
     exposed = (requests.text() + state_text(replace(backends, queue=MemoryQueue()))).decode()
     labels = {
         name: set(re.findall(r'(\w+)="', found))

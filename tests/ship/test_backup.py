@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from datetime import date
-from pathlib import Path
+import shlex
 
-from app.adapters.sqlite import SqliteMetadata
-from app.backends import Backends, store_dir
-from tests.arrivals import arrive, csv, take
+import pytest
+
+from app.cli import main
 from tests.ship.test_kubernetes import K8S
 
 GUIDE = (K8S.parent / "docs/backup.md").read_text("utf-8")
 
 
-def sqlite_command() -> str:
-    """The Python program that the guide gives to copy the ledger of a running Spendscope."""
-    (found,) = re.findall(r"python3 -c '(import sqlite3.*?)' /var", GUIDE, re.DOTALL)
-    return str(found).replace("\n    ", "\n")
+def commands() -> list[str]:
+    """Every `spendscope …` of the guide, up to what the shell does with it."""
+    found = re.findall(r"(?<![/\w])spendscope ((?:backup|restore|audit|doctor|query|ingest|status)[^`\n>&#]*)", GUIDE)
+    return sorted({line.strip() for line in found})
 
 
-def test_the_ledger_is_copied_while_it_is_open(backends: Backends, folder: Path, tmp_path: Path) -> None:
-    take(backends, arrive(folder, csv("111122223333,Amazon S3,eu-west-1,1.25,1.25,1.25,3")))
-    live, copy = store_dir(backends.settings) / "metadata.sqlite", tmp_path / "copy.sqlite"
-    subprocess.run([sys.executable, "-c", sqlite_command(), str(live), str(copy)], check=True)
-    kept = SqliteMetadata(copy)
-    kept.check()
-    all_days = (date(2026, 1, 1), date(2027, 1, 1))
-    assert kept.day_records(*all_days) == backends.metadata.day_records(*all_days) != {}
+@pytest.mark.parametrize("line", commands())
+def test_the_options_of_the_guide_exist(line: str) -> None:
+    name, *words = shlex.split(line)
+    known = {option for part in main.commands[name].params for option in part.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_both_commands_are_in_the_guide() -> None:
+    assert {line.split()[0] for line in commands()} >= {"backup", "restore", "ingest", "doctor"}
 
 
 def test_every_store_and_every_secret_file_of_the_guide_exists() -> None:

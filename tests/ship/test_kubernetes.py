@@ -18,7 +18,9 @@ from pydantic import SecretStr
 import app
 from app.adapters.rq import QUEUE
 from app.config import Settings, environment_name, read_settings
+from app.core.access import Permission
 from app.errors import CannotStart
+from app.gate import RULES
 from app.launcher import check_address
 from tests.ship.kustomize import Object, build, containers_of, documents, pod_of
 
@@ -27,7 +29,7 @@ BUILT = ("base", "overlays/minikube", "overlays/production")
 SCHEMAS = ("1.31.0", "1.37.0")
 """The oldest and the newest Kubernetes that the manifests are for."""
 
-OURS_ELSEWHERE = frozenset({"keda.sh/v1alpha1", "external-secrets.io/v1"})
+OURS_ELSEWHERE = frozenset({"keda.sh/v1alpha1", "external-secrets.io/v1", "monitoring.coreos.com/v1"})
 """Kinds that operators define: kubernetes-validate has no schema for them."""
 
 READ_BY_BOTO3 = frozenset({"AWS_DEFAULT_REGION"})
@@ -88,6 +90,20 @@ def test_the_operators_objects_have_what_their_definitions_require() -> None:
     assert trigger["metadata"]["listName"] == f"rq:queue:{QUEUE}"
     assert int(trigger["metadata"]["listLength"]) > 0
     assert named(trigger["authenticationRef"]["name"], "TriggerAuthentication", "overlays/production")
+
+
+def test_prometheus_finds_the_web_pods_and_brings_its_token() -> None:
+    spec = named("spendscope-web", "PodMonitor", "overlays/production")["spec"]
+    web = named("web", "Deployment", "overlays/production")["spec"]["template"]
+    assert spec["selector"]["matchLabels"].items() <= web["metadata"]["labels"].items()
+    (endpoint,) = spec["podMetricsEndpoints"]
+    ports = {port["name"] for container in web["spec"]["containers"] for port in container["ports"]}
+    assert endpoint["port"] in ports
+    assert RULES["GET", endpoint["path"]] is Permission.METRICS, "which is why it needs a token"
+    assert endpoint["authorization"]["type"] == "Bearer"
+    secret = endpoint["authorization"]["credentials"]
+    guide = (K8S.parent / "docs/operations.md").read_text("utf-8")
+    assert f"create secret generic {secret['name']} --from-file={secret['key']}=" in guide
 
 
 def without_hashes(text: str) -> str:

@@ -29,7 +29,7 @@ FILES: Final = (
 SAYS: Final = frozenset({"Unavailable", "BadCredentials", "CannotStart", "SpendscopeError", "Finding", "PartHealth"})
 ASKED_BY_DOCTOR: Final = frozenset(
     {
-        "examine", "_health", "_workers", "check_address", "check_sign_in", "_file_value",
+        "examine", "_agreement", "_health", "_workers", "check_address", "check_sign_in", "_file_value",
         "check", "__init__", "directory_of", "connect", "answers", "_silent", "_client",
         "_failure", "_failures", "_refusal", "_denied", "_asked", "_problem", "_query",
     }

@@ -114,8 +114,9 @@ def _history(ledgers: Ledgers) -> History:
 
 
 def _quarantined(backends: Backends) -> list[Ingestion]:
-    """Those that still stand: a file that was mended or put right since is no longer quarantined."""
-    found = backends.metadata.ingestions(limit=MOST_QUARANTINED, status="quarantined").items
+    """Those that still stand: not a file that was mended or put right since, nor one of a root that is read no more."""
+    listed = backends.metadata.ingestions(limit=MOST_QUARANTINED, status="quarantined").items
+    found = [item for item in listed if item.source == backends.source.root]
     newest = {(item.source, item.key): backends.metadata.versions_of(item.source, item.key)[0].id for item in found}
     return [item for item in found if newest[item.source, item.key] == item.id]
 
