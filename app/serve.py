@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -30,10 +31,11 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        from app.backends import open_backends
+        from app.backends import open_backends, open_limits
         from app.web import create_server
 
-        backends = open_backends(self.settings)
+        # Counted for all web processes together; only they count.
+        backends = replace(open_backends(self.settings), limits=open_limits(self.settings))
         make_ready(backends)
         return create_server(backends)
 

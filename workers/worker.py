@@ -57,6 +57,8 @@ PRELOADED: Final = (
     "pyarrow.csv",
     "pyarrow.dataset",
     "pyarrow.parquet",
+    "app.adapters.smtp",
+    "app.adapters.webhook",
     "app.core.dailycsv",
     "app.spool",
 )
