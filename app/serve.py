@@ -15,6 +15,7 @@ from gunicorn.app.base import BaseApplication
 
 from app.backends import Backends
 from app.config import Settings
+from app.connections import Leaving, LeavingArbiter, TimelyWorker
 from app.errors import Unavailable
 from app.launcher import check_address
 
@@ -24,11 +25,21 @@ log = logging.getLogger(__name__)
 class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.leaving = Leaving()
         super().__init__()
 
     def load_config(self) -> None:
         for name, value in gunicorn_options(self.settings).items():
             self.cfg.set(name, value)
+        self.cfg.set("pre_request", self._last_request)
+
+    def _last_request(self, worker: Any, _: Any) -> None:
+        """While leaving, every answer is the last one of its connection."""
+        if self.leaving():
+            worker.cfg.set("keepalive", 0)
+
+    def run(self) -> None:
+        LeavingArbiter(self, self.leaving, self.settings.leave_seconds).run()
 
     def load(self) -> Any:
         from app.backends import open_backends, open_limits
@@ -37,7 +48,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         # Counted for all web processes together; only they count.
         backends = replace(open_backends(self.settings), limits=open_limits(self.settings))
         make_ready(backends)
-        return create_server(backends)
+        server = create_server(backends)
+        server.extensions["spendscope-leaving"] = self.leaving
+        return server
 
 
 def make_ready(backends: Backends) -> None:
@@ -73,7 +86,7 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
     return {
         "bind": f"{host}:{settings.port}",
         "workers": settings.web_processes,
-        "worker_class": "gthread",
+        "worker_class": TimelyWorker,
         "threads": settings.web_threads,
         "preload_app": True,
         "timeout": 60,

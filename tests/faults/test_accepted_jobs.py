@@ -144,8 +144,8 @@ def check(deployed: Deployed, submitting: Submitting, names: list[str]) -> None:
     assert len(set(accepted.values())) == len(accepted), "two keys are one job"
     assert set(submitting.other) <= {0, 503}, submitting.other
     ends: Counter[tuple[str, str]] = Counter()
-    for key, id in accepted.items():
-        job = deployed.backends.metadata.job(id)
+    for key, name in accepted.items():
+        job = deployed.backends.metadata.job(name)
         assert job is not None, f"{key} was accepted and is gone"
         assert job.status in FINAL, job
         assert job.finished is not None
@@ -153,7 +153,9 @@ def check(deployed: Deployed, submitting: Submitting, names: list[str]) -> None:
     for name in names[:-1]:
         assert {status for key, status in ends if key == name} <= {"done", "done-noop"}, ends
         # Once in effect: the one version of the file was taken once, whatever number of jobs asked for it.
-        taken = [one for one in deployed.backends.metadata.ingestions(limit=1000, key=name).items if one.status == "ingested"]
+        taken = [
+            one for one in deployed.backends.metadata.ingestions(limit=1000, key=name).items if one.status == "ingested"
+        ]
         assert len(taken) == 1, (name, taken)
     assert {status for key, status in ends if key == names[-1]} <= {"failed", "superseded"}, ends
     deployed.check()
