@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import mmap
+import selectors
 import socket
 import struct
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
-READ_SECONDS: Final = 20.0
+FIRST_BYTE_SECONDS: Final = 15.0
+"""How long a new connection may say nothing. Browsers open some ahead of time. No thread waits for it."""
+
+READ_SECONDS: Final = 15.0
 """How long a whole request (head and body, 256 KiB at most) may take to arrive. A thread waits for it."""
 
 SEND_SECONDS: Final = 20
@@ -70,14 +75,31 @@ class _Reading:
 
 
 class TimelyWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn waits for the rest of a request for ever, and as many slow clients as there are threads stop a process.
+    """gunicorn's threads wait 5 s for the first byte of every connection and for ever for the rest of a request: some
+    hundred idle connections, or as many slow clients as there are threads, stop a process.
 
-    Here a connection is cut for reading when its request has not arrived in time; an answer under way is not touched.
+    Here the main loop waits for first bytes, and a connection is cut for reading when its request has not arrived in
+    time. An answer under way is not touched.
     """
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
         self._reading: dict[int, _Reading] = {}
+
+    def enqueue_req(self, conn: Any) -> None:
+        if conn.initialized or conn.data_ready:
+            super().enqueue_req(conn)
+            return
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + FIRST_BYTE_SECONDS
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Of a stopping process: what has asked for nothing keeps it no longer than what has been answered."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
 
     def handle(self, conn: Any) -> Any:
         me = threading.get_ident()

@@ -23,6 +23,7 @@ import pytest
 import redis
 
 from app.core.jobs import FINAL
+from tests.faults.conftest import is_soak
 from tests.faults.deployed import Deployed, Web, children_of, end
 
 FILES = 20
@@ -115,7 +116,7 @@ class Family:
 @pytest.mark.timeout(3600)
 def test_ten_thousand_accepted_jobs_survive_every_kill(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A8, W2, W3, Q2, Q7, Q8 and Q9 at once."""
-    wanted = int(request.config.getoption("--soak")) * 200 if request.config.getoption("--soak") != "4" else 200
+    wanted = 10_000 if is_soak(request.config) else 200
     seed = random.Random("accepted jobs")
     with Deployed(tmp_path) as deployed:
         names = [*deployed.put(FILES), "2020-01-01.csv"]  # the last is not there: its jobs fail, and that is an end too

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from app import access
+from tests.faults.conftest import is_soak
 from tests.faults.deployed import Breaker, Deployed, until
 from tests.faults.traffic import PASSWORD, Answer, Traffic, percentile
 from tests.memoryinflux import memory_influx
@@ -41,7 +42,7 @@ class Load:
 @pytest.mark.timeout(1200)
 def test_a_broken_part_is_503_and_nothing_worse(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A2, A3 and A8 under load."""
-    load = Load(soak=request.config.getoption("--soak") != "4")
+    load = Load(soak=is_soak(request.config))
     with (
         memory_influx() as influx,
         Breaker(("127.0.0.1", int(influx.url.rpartition(":")[2]))) as costs,

@@ -19,7 +19,7 @@ from app import access
 from tests.faults.deployed import Deployed, Web, until
 from tests.faults.traffic import PASSWORD, Traffic
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 LEAVE_SECONDS = 2.0
 PROBE_SECONDS = 0.3
 """How often readiness is asked for; two failures take a server out."""
