@@ -16,7 +16,7 @@ from gunicorn.app.base import BaseApplication
 from app.backends import Backends
 from app.config import Settings
 from app.connections import Leaving, LeavingArbiter, TimelyWorker
-from app.errors import Unavailable
+from app.errors import BadCredentials, CannotStart, Unavailable
 from app.launcher import check_address
 
 log = logging.getLogger(__name__)
@@ -54,10 +54,16 @@ class Server(BaseApplication):  # type: ignore[misc]
 
 
 def make_ready(backends: Backends) -> None:
-    """Bring the metadata store to this release, and print the first admin's one-time token where one is needed."""
+    """Bring the metadata store to this release, and print the first admin's one-time token where one is needed.
+
+    Raises CannotStart for a store of a newer release, and for one that does not let us in.
+    """
     try:
         backends.metadata.prepare()
         first = not backends.settings.on_loopback and not backends.metadata.has_users()
+    except BadCredentials as error:
+        # Serving on would help nobody: waiting does not mend it.
+        raise CannotStart(error.message) from None
     except Unavailable as error:
         # Pages say so until it answers; nothing is open meanwhile.
         log.warning("The metadata store does not answer yet: %s", error.message)
