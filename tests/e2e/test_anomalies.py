@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def judged(built: Path, tmp_path: Path) -> Iterator[Judged]:
+def judged(built: Path, tmp_path: Path, profiles: list[Any]) -> Iterator[Judged]:
     """The one that the detector finds, and two older ones."""
     ticks, queue = itertools.count(), Working()
     with found.copied(built, tmp_path / "copy") as opened:
@@ -61,6 +61,8 @@ def judged(built: Path, tmp_path: Path) -> Iterator[Judged]:
             )  # fmt: skip
         served = Served(backends)
         yield Judged(served, backends)
+        for profile in profiles:
+            profile.close()
         served.stop()
 
 
