@@ -148,6 +148,14 @@ class HorseWorker(BaseWorker):
             self.kill_horse()
         super().maintain_heartbeats(job, execution)
 
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        """A Redis that is full refuses even to hand out what it has: as if it were silent, not a mistake with a trace."""
+        try:
+            return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+        except redis.ResponseError as error:
+            log.warning("The queue refuses to work (%s); trying again", str(error)[:80])
+            raise redis.TimeoutError from None
+
     def run_maintenance_tasks(self) -> None:
         """What RQ tidies is of no consequence here (the records decide), so nothing in there may end the worker."""
         try:

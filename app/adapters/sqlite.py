@@ -82,7 +82,7 @@ Values = Mapping[str, Any]
 LOCK_SECONDS: Final = 5.0
 """How long a change waits for another one to end. Each takes milliseconds; so long means that something holds the lock."""
 
-TURN_SECONDS: Final = 1.0
+TURN_SECONDS: Final = 2.5
 """How long a change waits for another one of the same process. Readers never wait."""
 
 OPEN: Final = "status IN ('queued', 'running', 'waiting')"

@@ -29,6 +29,7 @@ from tests.faults.deployed import Deployed, Web, children_of, end
 FILES = 20
 SUBMITTERS = 4
 FULL_SECONDS = 1.0
+STALLED_SECONDS = 120.0
 
 pytestmark = pytest.mark.slow
 
@@ -132,11 +133,20 @@ def test_ten_thousand_accepted_jobs_survive_every_kill(tmp_path: Path, request: 
             family.revive()
             if submitting.done and number >= 7:
                 break
-        while deployed.open_jobs():
-            family.revive()
-            time.sleep(0.2)
+        drained(deployed, family)
         check(deployed, submitting, names)
         print(f"{wanted} jobs, {number} faults, answers other than 202: {dict(submitting.other)}")
+
+
+def drained(deployed: Deployed, family: Family) -> None:
+    """Wait until no job is open; nothing may stand still for STALLED_SECONDS."""
+    least, since = deployed.open_jobs(), time.monotonic()
+    while left := deployed.open_jobs():
+        family.revive()
+        time.sleep(0.2)
+        if left < least:
+            least, since = left, time.monotonic()
+        assert time.monotonic() - since < STALLED_SECONDS, f"{left} jobs are open and nothing happens"
 
 
 def check(deployed: Deployed, submitting: Submitting, names: list[str]) -> None:

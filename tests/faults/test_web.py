@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -113,6 +114,20 @@ def test_a10_servers_whose_clocks_differ_by_a_minute_know_the_same_sessions_and_
     assert asked.status_code == 200
     # And back: what the other one wrote down of the session is no trouble here.
     assert client.get("/api/v1/jobs").status_code == 200
+
+
+def test_a3_a_session_that_cannot_be_noted_as_seen_is_good_all_the_same(door: Door) -> None:
+    """Somebody holds the store's lock: whoever only looks is not kept out because it cannot be written down."""
+    client = door.client_of("ada")
+    token = access.create_token(door.backends, "ada", "t", ["read"], 1)[0]
+    door.wait(minutes=2)
+    with sqlite3.connect(door.backends.metadata._path, isolation_level=None) as other:  # type: ignore[attr-defined]
+        other.execute("BEGIN IMMEDIATE")
+        assert client.get("/api/v1/jobs").status_code == 200
+        asked = door.client().get("/api/v1/jobs", headers={"Authorization": f"Bearer {token}"})
+        assert asked.status_code == 200
+        other.execute("ROLLBACK")
+    other.close()
 
 
 def test_a5_a_client_that_vanishes_amid_its_answer_holds_no_thread(running: Running) -> None:
