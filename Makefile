@@ -55,7 +55,7 @@ bench-anomaly: setup-dev
 	$(BIN)/python -m bench.anomaly
 
 soak: setup-dev
-	$(BIN)/python -m pytest tests/workers/test_soak.py tests/test_last_truth.py --soak 50 -q
+	$(BIN)/python -m pytest tests/workers/test_soak.py tests/test_last_truth.py tests/faults --soak 50 -q -s
 
 # Follows the Dockerfile in a clean root, without Docker, and runs what comes out; needs root, debootstrap and some minutes.
 image-check: setup-dev

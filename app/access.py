@@ -10,6 +10,7 @@ import base64
 import hashlib
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -32,7 +33,7 @@ from app.core.people import (
     checked_user,
     name_from,
 )
-from app.errors import Conflict, InvalidInput, NotFound, Refused, Unauthenticated
+from app.errors import Conflict, InvalidInput, NotFound, Refused, Unauthenticated, Unavailable
 
 CLAIM: Final = "claim"
 CLAIM_LASTS: Final = timedelta(hours=1)
@@ -150,7 +151,8 @@ def principal_of_session(backends: Backends, id: str) -> Principal | None:
     if user is None or user.disabled:
         return None
     if now - session.seen >= SEEN_EVERY:
-        backends.metadata.see_session(id, now)
+        with suppress(Unavailable):  # it may end a minute sooner; whoever asks is not kept out for that
+            backends.metadata.see_session(id, now)
     permissions = permitted(user.role, user.accounts)
     return Principal(f"user:{user.id}", user.name, user.role, user.accounts, permissions, "session", id)
 
@@ -215,7 +217,8 @@ def principal_of_token(backends: Backends, sha256: str) -> Principal | None:
     if user is None or user.disabled:
         return None
     if token.used is None or now - token.used >= SEEN_EVERY:
-        backends.metadata.use_token(token.id, now)
+        with suppress(Unavailable):
+            backends.metadata.use_token(token.id, now)
     permissions = permitted(user.role, user.accounts, token.scopes)
     return Principal(f"token:{token.id}", token.name, user.role, user.accounts, permissions, "token", token.id)
 

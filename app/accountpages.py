@@ -18,7 +18,7 @@ from app import access
 from app.access import Visitor
 from app.backends import current
 from app.core.people import LONGEST
-from app.errors import Forbidden, InvalidInput, NotFound, SpendscopeError, TooMany
+from app.errors import Forbidden, InvalidInput, NotFound, SpendscopeError, TooMany, Unavailable
 from app.gate import ACCOUNT, CLAIM, SIGN_IN, SIGN_OUT, Gate
 from app.principal import principal
 from app.ui.shell import THEME_SCRIPT
@@ -110,6 +110,10 @@ def _signed_in(enter: Callable[[], str], back: str, again: Callable[[str, int], 
         secret = enter()
     except TooMany:
         raise
+    except Unavailable as error:
+        later = again(error.message, error.status)
+        later.headers["Retry-After"] = str(error.retry_after)
+        return later
     except SpendscopeError as error:
         return again(error.message, error.status)
     answer = redirect(back, 303)

@@ -119,7 +119,9 @@ def open_metadata(settings: Settings) -> Metadata:
     if settings.mongodb_uri:
         from app.adapters.mongodb import MongoMetadata
 
-        return MongoMetadata(settings.mongodb_uri.get_secret_value(), settings.mongodb_database)
+        # One thread of a web process stays free for what does not need it.
+        most_calls = max(1, settings.web_threads - 1)
+        return MongoMetadata(settings.mongodb_uri.get_secret_value(), settings.mongodb_database, most_calls=most_calls)
     from app.adapters.sqlite import SqliteMetadata
 
     return SqliteMetadata(store_dir(settings) / "metadata.sqlite")

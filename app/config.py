@@ -79,6 +79,13 @@ class Settings(BaseModel):
     workers: int = Field(2, ge=1, le=64, description="Worker processes that `up` starts.")
     web_processes: int = Field(2, ge=1, le=64, description="Processes of the web server.")
     web_threads: int = Field(4, ge=1, le=128, description="Threads of each web process.")
+    leave_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=60,
+        description="After SIGTERM, how long a web server goes on serving while `/readyz` says 503: what balances the "
+        "load notices in that time.",
+    )
     max_file_bytes: int = Field(256 * 2**20, ge=1024, description="Most bytes of a cost file, after decompression.")
     max_file_rows: int = Field(2_000_000, ge=1, description="Most rows of a cost file.")
     max_series: int = Field(200_000, ge=1, description="Most distinct values of one text column of a cost file.")

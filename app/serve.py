@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 from gunicorn import glogging
@@ -15,7 +16,8 @@ from gunicorn.app.base import BaseApplication
 
 from app.backends import Backends
 from app.config import Settings
-from app.errors import Unavailable
+from app.connections import Leaving, LeavingArbiter, TimelyWorker
+from app.errors import BadCredentials, CannotStart, Unavailable
 from app.launcher import check_address
 
 log = logging.getLogger(__name__)
@@ -36,26 +38,45 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.leaving = Leaving()
         super().__init__()
 
     def load_config(self) -> None:
         for name, value in gunicorn_options(self.settings).items():
             self.cfg.set(name, value)
+        self.cfg.set("pre_request", self._last_request)
+
+    def _last_request(self, worker: Any, _: Any) -> None:
+        """While leaving, every answer is the last one of its connection."""
+        if self.leaving():
+            worker.cfg.set("keepalive", 0)
+
+    def run(self) -> None:
+        LeavingArbiter(self, self.leaving, self.settings.leave_seconds).run()
 
     def load(self) -> Any:
-        from app.backends import open_backends
+        from app.backends import open_backends, open_limits
         from app.web import create_server
 
-        backends = open_backends(self.settings)
+        # Counted for all web processes together; only they count.
+        backends = replace(open_backends(self.settings), limits=open_limits(self.settings))
         make_ready(backends)
-        return create_server(backends)
+        server = create_server(backends)
+        server.extensions["spendscope-leaving"] = self.leaving
+        return server
 
 
 def make_ready(backends: Backends) -> None:
-    """Bring the metadata store to this release, and print the first admin's one-time token where one is needed."""
+    """Bring the metadata store to this release, and print the first admin's one-time token where one is needed.
+
+    Raises CannotStart for a store of a newer release, and for one that does not let us in.
+    """
     try:
         backends.metadata.prepare()
         first = not backends.settings.on_loopback and not backends.metadata.has_users()
+    except BadCredentials as error:
+        # Serving on would help nobody: waiting does not mend it.
+        raise CannotStart(error.message) from None
     except Unavailable as error:
         # Pages say so until it answers; nothing is open meanwhile.
         log.warning("The metadata store does not answer yet: %s", error.message)
@@ -84,7 +105,7 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
     return {
         "bind": f"{host}:{settings.port}",
         "workers": settings.web_processes,
-        "worker_class": "gthread",
+        "worker_class": TimelyWorker,
         "threads": settings.web_threads,
         "preload_app": True,
         "timeout": 60,

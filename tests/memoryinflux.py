@@ -19,17 +19,20 @@ from typing import Any, ClassVar, Final
 from urllib.parse import parse_qs, urlsplit
 
 from app.core.charges import DIMENSIONS
+from app.core.lineprotocol import ANOMALIES, ANOMALY_TAGS
 
+TERM: Final = r'(\w+)="((?:[^"\\]|\\.)*)"'
 ID: Final = "0123456789abcdef"
 Series = tuple[tuple[str, str], ...]
 Point = dict[str, float]
 
 
 class MemoryInflux:
-    """`buckets` is bucket → (series, seconds) → fields."""
+    """`buckets` is bucket → (series, seconds) → fields, of costs; `anomalies` the same of the other measurement."""
 
     def __init__(self) -> None:
         self.buckets: dict[str, dict[tuple[Series, int], Point]] = {}
+        self.anomalies: dict[tuple[Series, int], Point] = {}
         self.url = ""
         self._lock = threading.Lock()
 
@@ -48,8 +51,10 @@ class MemoryInflux:
                 return 200, "text/csv", self._queried(json.loads(body))
             points = self.buckets[query["bucket"][0]]
             if path == "/api/v2/write":
-                for series, at, fields in map(parsed_line, body.decode().splitlines()):
-                    points.setdefault((series, at), {}).update(fields)
+                for line in body.decode().splitlines():
+                    series, at, fields = parsed_line(line)
+                    kept = self.anomalies if line.startswith(f"{ANOMALIES},") else points
+                    kept.setdefault((series, at), {}).update(fields)
             else:
                 self._delete(points, json.loads(body))
             return 204, "application/json", b""
@@ -59,9 +64,15 @@ class MemoryInflux:
 
     def _delete(self, points: dict[tuple[Series, int], Point], asked: dict[str, str]) -> None:
         start, stop = (int(datetime.fromisoformat(asked[end]).timestamp()) for end in ("start", "stop"))
+        if f'_measurement="{ANOMALIES}"' in asked["predicate"]:
+            wanted = {name: _unquoted(value) for name, value in re.findall(TERM, asked["predicate"]) if name[0] != "_"}
+            for series, at in list(self.anomalies):
+                if start <= at <= stop and wanted.items() <= dict(series).items():
+                    del self.anomalies[series, at]
+            return
         quoted = re.search(r'account="((?:[^"\\]|\\.)*)"', asked["predicate"])
         assert quoted is not None
-        account = re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], quoted[1])
+        account = _unquoted(quoted[1])
         for series, at in list(points):
             if start <= at <= stop and dict(series)["account"] == account:
                 del points[series, at]
@@ -71,6 +82,8 @@ class MemoryInflux:
             one["assignment"]["id"]["name"]: one["assignment"]["init"].get("value") for one in asked["extern"]["body"]
         }
         start, stop = (int(datetime.fromisoformat(given[end]).timestamp()) for end in ("_start", "_stop"))
+        if f'"{ANOMALIES}"' in asked["query"]:
+            return self._shown(start, stop)
         only = {"amortized_cost", "blended_cost"} if "or r._field" in asked["query"] else None
         out = io.StringIO()
         writer = csv.writer(out)
@@ -85,6 +98,26 @@ class MemoryInflux:
                     rows += 1
         return out.getvalue().encode() + b"\r\n" if rows else b"\r\n"
 
+    def _shown(self, start: int, stop: int) -> bytes:
+        """Annotated CSV, as the client reads it record by record."""
+        rows = [
+            ["", "", 0, datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "impact", fields["impact"]]
+            + [dict(series).get(name, "") for name in ANOMALY_TAGS]
+            for (series, at), fields in self.anomalies.items()
+            if start <= at < stop
+        ]
+        if not rows:
+            return b"\r\n"
+        width = len(ANOMALY_TAGS)
+        out = io.StringIO()
+        writer = csv.writer(out)
+        writer.writerow(["#datatype", "string", "long", "dateTime:RFC3339", "string", "double", *["string"] * width])
+        writer.writerow(["#group", *["false"] * (5 + width)])
+        writer.writerow(["#default", "_result", *[""] * (4 + width)])
+        writer.writerow(["", "result", "table", "_time", "_field", "_value", *ANOMALY_TAGS])
+        writer.writerows(rows)
+        return out.getvalue().encode() + b"\r\n"
+
 
 def parsed_line(line: str) -> tuple[Series, int, Point]:
     """Series, seconds and fields of one line; what is escaped is text."""
@@ -97,6 +130,10 @@ def parsed_line(line: str) -> tuple[Series, int, Point]:
 
 def _split(text: str, separator: str) -> list[str]:
     return re.split(rf"(?<!\\){separator}", text)
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], text)
 
 
 def _plain(text: str) -> str:

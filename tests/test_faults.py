@@ -21,6 +21,10 @@ CELLS = [
     "C10",
     *(f"L{number}" for number in range(1, 12)),
     *(f"N{number}" for number in range(1, 12)),
+    *(f"Q{number}" for number in range(1, 13)),
+    *(f"W{number}" for number in range(1, 14)),
+    *(f"M{number}" for number in range(1, 12)),
+    *(f"A{number}" for number in range(1, 12)),
 ]
 
 

@@ -180,6 +180,11 @@ def _ending(backends: Backends, job: Job, handlers: Mapping[str, Handler]) -> En
         raise
     except SpendscopeError as error:
         return _tried(job, settings, error.message.rstrip("."))
+    except MemoryError:
+        log.exception("Job %s (%s) needs more memory than there is", job.id, job.kind)
+        return _tried(
+            job, settings, "There is not enough memory for it; give workers more, or split the file by account"
+        )
     except Exception as error:
         reference = uuid4().hex[:8]
         log.exception("Job %s (%s) raised, reference %s", job.id, job.kind, reference)

@@ -57,6 +57,8 @@ PRELOADED: Final = (
     "pyarrow.csv",
     "pyarrow.dataset",
     "pyarrow.parquet",
+    "app.adapters.smtp",
+    "app.adapters.webhook",
     "app.core.dailycsv",
     "app.spool",
 )
@@ -145,6 +147,14 @@ class HorseWorker(BaseWorker):
             log.error("Job %s does not end after its timeout of %s s; its horse is killed", job.id, job.timeout)
             self.kill_horse()
         super().maintain_heartbeats(job, execution)
+
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        """A Redis that is full refuses even to hand out what it has: as if it were silent, not a mistake with a trace."""
+        try:
+            return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+        except redis.ResponseError as error:
+            log.warning("The queue refuses to work (%s); trying again", str(error)[:80])
+            raise redis.TimeoutError from None
 
     def run_maintenance_tasks(self) -> None:
         """What RQ tidies is of no consequence here (the records decide), so nothing in there may end the worker."""

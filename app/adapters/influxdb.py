@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from influxdb_client.client.exceptions import InfluxDBError
+from influxdb_client.client.flux_csv_parser import FluxCsvParserException
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.domain.bucket_retention_rules import BucketRetentionRules
@@ -369,11 +370,14 @@ class _Server:
         return self._asked("query", lambda: self._marks(values), attempts=2)
 
     def _marks(self, values: Mapping[str, Any]) -> set[Mark]:
-        records = self._client.query_api().query_stream(ANOMALY_POINTS, params=dict(values))
-        return {
-            (record.get_time().date(), frozenset((name, record.values.get(name) or "") for name in ANOMALY_TAGS))
-            for record in records
-        }
+        try:
+            return {
+                (record.get_time().date(), frozenset((name, record.values.get(name) or "") for name in ANOMALY_TAGS))
+                for record in self._client.query_api().query_stream(ANOMALY_POINTS, params=dict(values))
+            }
+        except (FluxCsvParserException, LookupError, TypeError, ValueError) as error:
+            # A proxy's page, or an answer that was cut off.
+            raise ConnectionError("no table") from error
 
     def delete_anomaly(self, day: date, tags: Mapping[str, str]) -> None:
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)

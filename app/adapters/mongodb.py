@@ -98,6 +98,7 @@ from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
 from app.errors import BadCredentials, CannotStart, InvalidInput, Refused, SpendscopeError, Unavailable
+from app.patience import Patience
 from app.ports import Listing
 
 Item = TypeVar("Item")
@@ -108,6 +109,8 @@ SELECT_SECONDS: Final = 5
 ANSWER_SECONDS: Final = 20
 MAJORITY_SECONDS: Final = 10
 """How long is waited for a primary, for an answer, and for a majority to have a write."""
+PATIENCE_SECONDS: Final = 3.0
+"""After so long without an answer to one call, further ones fail at once until it has ended."""
 
 OPEN: Final = sorted(set(JOB_STATUSES) - FINAL)
 ENDED: Final = sorted(FINAL)
@@ -229,12 +232,19 @@ class MongoMetadata:
     schema = len(STEPS)
 
     def __init__(
-        self, uri: str, database: str, *, refuse: Callable[[Mapping[str, Any]], str | None] = unsupported
+        self,
+        uri: str,
+        database: str,
+        *,
+        refuse: Callable[[Mapping[str, Any]], str | None] = unsupported,
+        most_calls: int = 32,
     ) -> None:
-        """`database` is used when the URI names none. Raises CannotStart for a URI that cannot be understood."""
+        """`database` is used when the URI names none, `most_calls` are under way at a time. Raises CannotStart for a URI
+        that cannot be understood."""
         self._uri = uri
         self._database_name = database
         self._refuse = refuse
+        self._patience = Patience(most_calls, PATIENCE_SECONDS, self._silent)
         self._process = 0
         self._client: MongoClient[Document] | None = None
         self._database()
@@ -893,10 +903,14 @@ class MongoMetadata:
         hosts = self._uri.partition("://")[2].partition("/")[0].rpartition("@")[2].partition("?")[0]
         return f"{hosts}, database {self._database().name}"
 
+    def _silent(self) -> Unavailable:
+        return Unavailable("metadata", f"MongoDB at {self._where()} does not answer.")
+
     @contextmanager
     def _failures(self) -> Iterator[None]:
         try:
-            yield
+            with self._patience.asking():
+                yield
         except UnicodeEncodeError as error:
             raise InvalidInput(f"{error.object[:40]!r} is not valid Unicode text.") from None
         except PyMongoError as error:

@@ -27,6 +27,7 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, Unavailable
+from app.patience import Patience
 from app.redisserver import private_url as private_url  # where backends look for it
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,10 @@ REFUSED: Final = "spendscope:refused"
 ANSWER_SECONDS: Final = 5.0
 REST_SECONDS: Final = 1.0
 """After no answer, how long further calls fail at once instead of each waiting for the same silence."""
+
+MOST_CALLS: Final = 2
+PATIENCE_SECONDS: Final = 2.0
+"""So many calls of one process wait for Redis at a time, and none behind one that has waited so long."""
 
 ALIVE_SECONDS: Final = 30.0
 """A worker shows a sign of life every 10 s at most (workers.worker)."""
@@ -191,10 +196,11 @@ class RqQueue:
         self._queue = open_queue(self._client, job_timeout)
         self._place = place_of(self._client)
         self._resting_until = 0.0
+        self._patience = Patience(MOST_CALLS, PATIENCE_SECONDS, lambda: Unavailable("queue", _silent(self._place)))
 
     def check(self) -> None:
         """Raises CannotStart for a server that would lose or evict jobs."""
-        with answers(self._place):
+        with self._patience.asking(), answers(self._place):
             memory, kept = self._client.info("memory"), self._client.info("persistence")
         if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
             raise CannotStart(
@@ -291,7 +297,7 @@ class RqQueue:
         if time.monotonic() < self._resting_until:
             raise Unavailable("queue", _silent(self._place))
         try:
-            with answers(self._place):
+            with self._patience.asking(), answers(self._place):
                 yield
         except BadCredentials:
             raise

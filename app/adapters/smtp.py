@@ -6,8 +6,9 @@ import smtplib
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.message import EmailMessage
+from functools import cached_property
 from typing import Final
 
 from app.errors import BadCredentials, Refused, Unavailable
@@ -19,23 +20,28 @@ SECONDS: Final = 8.0
 
 @dataclass
 class Smtp:
-    """`tls` says whom to trust."""
+    """`tls` says whom to trust, None: whom this machine does."""
 
-    tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+    tls: ssl.SSLContext | None = None
+
+    @cached_property
+    def _trusting(self) -> ssl.SSLContext:
+        """Made when something is sent: reading the machine's certificates takes 0.1 s."""
+        return self.tls or ssl.create_default_context()
 
     def send(self, message: EmailMessage, relay: Relay) -> None:
         if relay.password is not None and relay.security == "none":
             raise Refused("A password is never sent without TLS. Set security to starttls or tls.")
         with _failures(), self._connected(relay) as server:
             if relay.security == "starttls":
-                server.starttls(context=self.tls)
+                server.starttls(context=self._trusting)
             if relay.user is not None and relay.password is not None:
                 server.login(relay.user, relay.password)
             server.send_message(message)
 
     def _connected(self, relay: Relay) -> smtplib.SMTP:
         if relay.security == "tls":
-            return smtplib.SMTP_SSL(relay.host, relay.port, timeout=SECONDS, context=self.tls)
+            return smtplib.SMTP_SSL(relay.host, relay.port, timeout=SECONDS, context=self._trusting)
         return smtplib.SMTP(relay.host, relay.port, timeout=SECONDS)
 
 

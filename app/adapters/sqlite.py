@@ -73,13 +73,17 @@ from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
 from app.errors import CannotStart, InvalidInput, SpendscopeError, Unavailable
+from app.patience import Patience
 from app.ports import Listing
 
 Item = TypeVar("Item")
 Values = Mapping[str, Any]
 
-LOCK_SECONDS: Final = 10.0
+LOCK_SECONDS: Final = 5.0
 """How long a change waits for another one to end. Each takes milliseconds; so long means that something holds the lock."""
+
+TURN_SECONDS: Final = 2.5
+"""How long a change waits for another one of the same process. Readers never wait."""
 
 OPEN: Final = "status IN ('queued', 'running', 'waiting')"
 ENDED: Final = f"status IN ({', '.join(repr(status) for status in sorted(FINAL))})"
@@ -185,6 +189,8 @@ class SqliteMetadata:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._mine = threading.local()
+        # SQLite lets one write: while somebody else holds its lock, one thread of this process waits for it and not all.
+        self._turns = Patience(1, TURN_SECONDS, lambda: Unavailable("metadata", f"{path} {_SAID['SQLITE_LOCKED']}"))
 
     # --- the store itself
 
@@ -798,7 +804,7 @@ class SqliteMetadata:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction that holds the write lock from its start, so that what it reads stays true."""
-        with self._failures(), _transaction(self._connection()) as connection:
+        with self._turns.asking(), self._failures(), _transaction(self._connection()) as connection:
             yield connection
 
     def _connection(self) -> sqlite3.Connection:

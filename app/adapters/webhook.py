@@ -21,6 +21,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
@@ -192,12 +193,17 @@ def _check_name(host: str) -> None:
 
 @dataclass
 class Webhook:
-    """`resolve` and `reach` are given by tests only; `tls` says whom to trust."""
+    """`resolve` and `reach` are given by tests only; `tls` says whom to trust, None: whom this machine does."""
 
     reach: Reach = field(default_factory=Reach)
     resolve: Resolver = resolved
     seconds: float = SECONDS
-    tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+    tls: ssl.SSLContext | None = None
+
+    @cached_property
+    def _trusting(self) -> ssl.SSLContext:
+        """Made when something is sent: reading the machine's certificates takes 0.1 s, which every job would pay."""
+        return self.tls or ssl.create_default_context()
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answered:
         until = time.monotonic() + self.seconds
@@ -222,7 +228,7 @@ class Webhook:
         if not place.is_tls:
             return plain
         try:
-            wrapped = self.tls.wrap_socket(plain, server_hostname=place.host, do_handshake_on_connect=False)
+            wrapped = self._trusting.wrap_socket(plain, server_hostname=place.host, do_handshake_on_connect=False)
         except BaseException:
             plain.close()
             raise

@@ -749,6 +749,12 @@ def test_an_answer_that_is_cut_off_is_no_answer(tmp_path: Path) -> None:
         cutting.shutdown()
 
 
+def test_an_answer_that_is_no_table_is_no_answer(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.queries = [b"<html>Bad Gateway</html>\r\n", b"<html>Bad Gateway</html>\r\n"]
+    with pytest.raises(Unavailable, match="does not answer"):
+        store_at(stand_in.url, tmp_path).show_anomalies([])
+
+
 def test_a_bucket_that_may_not_be_made_says_what_to_do(stand_in: StandIn, tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match=r"no bucket .* organisation 'o'.*unauthorized access.*Create it"):
         store_at(stand_in.url, tmp_path).prepare()

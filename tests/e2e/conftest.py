@@ -55,6 +55,13 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+@pytest.fixture
+def profiles() -> list[Any]:
+    """Browser profiles that a test opened. Who stops a server of its own closes them first: a page that asks it every
+    other second would be cut off amid an answer (ERR_CONNECTION_RESET) and take that for an error of the app."""
+    return []
+
+
 @pytest.fixture(scope="session")
 def served() -> Iterator[Served]:
     found = Served(memory_backends())

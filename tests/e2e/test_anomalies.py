@@ -36,7 +36,7 @@ class Judged:
 
 
 @pytest.fixture
-def judged(looked_at: Path, tmp_path: Path) -> Iterator[Judged]:
+def judged(looked_at: Path, tmp_path: Path, profiles: list[Any]) -> Iterator[Judged]:
     """The one that the detector finds, and two older ones."""
     ticks, queue = itertools.count(), Working()
     with found.copied(looked_at, tmp_path / "copy") as opened:
@@ -52,6 +52,8 @@ def judged(looked_at: Path, tmp_path: Path) -> Iterator[Judged]:
             )  # fmt: skip
         served = Served(backends)
         yield Judged(served, backends)
+        for profile in profiles:
+            profile.close()
         served.stop()
 
 

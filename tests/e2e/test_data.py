@@ -108,7 +108,7 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def operated(arrived: tuple[Path, Path]) -> Iterator[Operated]:
+def operated(arrived: tuple[Path, Path], profiles: list[Any]) -> Iterator[Operated]:
     root, copy = arrived
     shutil.rmtree(root)
     shutil.copytree(copy, root)
@@ -117,6 +117,8 @@ def operated(arrived: tuple[Path, Path]) -> Iterator[Operated]:
     queue.backends = backends
     found = Operated(Served(backends), backends, queue)
     yield found
+    for profile in profiles:
+        profile.close()
     found.served.stop()
     backends.metadata.close()
 

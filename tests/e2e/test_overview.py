@@ -25,9 +25,8 @@ Open = Callable[..., Any]
 
 
 @pytest.fixture
-def open_page(browser: Any, served: Served) -> Iterator[Open]:
+def open_page(browser: Any, served: Served, profiles: list[Any]) -> Iterator[Open]:
     """Open the app in a fresh browser profile; fails on errors in the console and on requests that leave the machine."""
-    contexts: list[Any] = []
     trouble: list[str] = []
 
     def visit(
@@ -36,8 +35,8 @@ def open_page(browser: Any, served: Served) -> Iterator[Open]:
     ) -> Any:  # fmt: skip
         # Playwright's own waiting needs eval; one test below looks at the policy.
         context = {"bypass_csp": True} | context
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **context))
-        page = contexts[-1].new_page()
+        profiles.append(browser.new_context(viewport={"width": width, "height": height}, **context))
+        page = profiles[-1].new_page()
         page.set_default_timeout(15_000)
         if not quiet:
             page.on("console", lambda message: message.type == "error" and trouble.append(message.text))
@@ -52,8 +51,8 @@ def open_page(browser: Any, served: Served) -> Iterator[Open]:
         return page
 
     yield visit
-    for context in contexts:
-        context.close()
+    for profile in profiles:
+        profile.close()
     assert trouble == []
 
 

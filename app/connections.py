@@ -1,0 +1,131 @@
+"""How gunicorn's threads treat connections: slow clients have an end, and a process that is being stopped says so first."""
+
+from __future__ import annotations
+
+import mmap
+import selectors
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.gthread import ThreadWorker
+
+FIRST_BYTE_SECONDS: Final = 15.0
+"""How long a new connection may say nothing. Browsers open some ahead of time. No thread waits for it."""
+
+READ_SECONDS: Final = 15.0
+"""How long a whole request (head and body, 256 KiB at most) may take to arrive. A thread waits for it."""
+
+SEND_SECONDS: Final = 20
+"""How long a client may take nothing of an answer."""
+
+TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class Leaving:
+    """Whether this server is being stopped; known to all processes that are forked after it was made."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, 1)
+
+    def begin(self) -> None:
+        self._shared[0] = 1
+
+    def __call__(self) -> bool:
+        return bool(self._shared[0])
+
+
+class LeavingArbiter(Arbiter):  # type: ignore[misc]
+    """On SIGTERM says for `seconds` that it is leaving and goes on serving, then stops. A second one stops at once.
+
+    What sends requests here learns of it from /readyz and, by then, sends them elsewhere.
+    """
+
+    def __init__(self, app: Any, leaving: Leaving, seconds: float) -> None:
+        self._leaving, self._seconds = leaving, seconds
+        self._stop_at: float | None = None
+        super().__init__(app)
+
+    def handle_term(self) -> None:
+        if self._leaving() or not self._seconds:
+            raise StopIteration
+        self._leaving.begin()
+        self._stop_at = time.monotonic() + self._seconds
+
+    def wait_for_signals(self, timeout: float = 1.0) -> Any:
+        if self._stop_at is not None:
+            timeout = min(timeout, max(0.0, self._stop_at - time.monotonic()))
+        found = super().wait_for_signals(timeout)
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            raise StopIteration
+        return found
+
+
+@dataclass
+class _Reading:
+    socket: socket.socket
+    until: float
+    has_head: bool = False
+
+
+class TimelyWorker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's threads wait 5 s for the first byte of every connection and for ever for the rest of a request: some
+    hundred idle connections, or as many slow clients as there are threads, stop a process.
+
+    Here the main loop waits for first bytes, and a connection is cut for reading when its request has not arrived in
+    time. An answer under way is not touched.
+    """
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._reading: dict[int, _Reading] = {}
+
+    def enqueue_req(self, conn: Any) -> None:
+        if conn.initialized or conn.data_ready:
+            super().enqueue_req(conn)
+            return
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + FIRST_BYTE_SECONDS
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Of a stopping process: what has asked for nothing keeps it no longer than what has been answered."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
+    def handle(self, conn: Any) -> Any:
+        me = threading.get_ident()
+        with suppress(OSError):
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
+        self._reading[me] = _Reading(conn.sock, time.monotonic() + READ_SECONDS)
+        try:
+            return super().handle(conn)
+        finally:
+            del self._reading[me]
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        self._reading[threading.get_ident()].has_head = True
+        return super().handle_request(req, conn)
+
+    def murder_pending(self) -> None:
+        """gunicorn calls it once a second from its main loop."""
+        super().murder_pending()
+        now = time.monotonic()
+        for reading in list(self._reading.values()):
+            if now > reading.until:
+                _cut(reading)
+
+
+def _cut(reading: _Reading) -> None:
+    with suppress(OSError):
+        if not reading.has_head:
+            reading.socket.send(TOO_SLOW, socket.MSG_DONTWAIT)
+        reading.socket.shutdown(socket.SHUT_RD)
