@@ -30,10 +30,10 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        from app.backends import open_backends
+        from app.backends import open_for_web
         from app.web import create_server
 
-        backends = open_backends(self.settings)
+        backends = open_for_web(self.settings)
         make_ready(backends)
         return create_server(backends)
 
@@ -42,7 +42,7 @@ def make_ready(backends: Backends) -> None:
     """Bring the metadata store to this release, and print the first admin's one-time token where one is needed."""
     try:
         backends.metadata.prepare()
-        first = not backends.settings.on_loopback and not backends.metadata.has_users()
+        first = claims_first_admin(backends.settings) and not backends.metadata.has_users()
     except Unavailable as error:
         # Pages say so until it answers; nothing is open meanwhile.
         log.warning("The metadata store does not answer yet: %s", error.message)
@@ -50,6 +50,11 @@ def make_ready(backends: Backends) -> None:
     if first:
         print_claim(backends)
     backends.metadata.close()
+
+
+def claims_first_admin(settings: Settings) -> bool:
+    """Whether the first admin comes by a one-time token; with single sign-on, admins come by their group."""
+    return not settings.on_loopback and settings.local_login and not settings.oidc_issuer
 
 
 def print_claim(backends: Backends) -> None:
