@@ -177,7 +177,8 @@ def check_password(password: str, name: str) -> None:
     """Raises InvalidInput for one that is too easy to find: long beats complicated (NIST SP 800-63B, ASVS 6.2)."""
     if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
         raise InvalidInput(f"A password has {LEAST_PASSWORD} to {MOST_PASSWORD} characters.", field="password")
-    if guesses(password, (name, *re.split(r"[._@+-]+", name), "spendscope")) < LEAST_GUESSES:
+    words = re.split(r"[._@+-]+", name)
+    if guesses(password, (name, "".join(words), *words, "spendscope")) < LEAST_GUESSES:
         raise InvalidInput(
             "This password is among those that are tried first, or made of them. Use several words that do not belong "
             "together.",
