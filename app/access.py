@@ -33,14 +33,17 @@ from app.core.people import (
     checked_user,
     name_from,
 )
-from app.errors import Conflict, InvalidInput, NotFound, Refused, Unauthenticated, Unavailable
+from app.errors import Conflict, Forbidden, InvalidInput, NotFound, Refused, Unauthenticated, Unavailable
 
 CLAIM: Final = "claim"
+INVITATION: Final = "invitation"
 CLAIM_LASTS: Final = timedelta(hours=1)
 CONSOLE: Final = "console"
 """Who and where an action on the command line is from: whoever may read the stores' settings."""
 
 UNKNOWN: Final = "unknown"
+MOST_TOKENS: Final = 50
+"""Of one user, made on the account page."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +73,33 @@ def note(
 
 
 def add_user(
-    backends: Backends, name: str, role: str, accounts: Accounts, password: str, *, who: str = CONSOLE
+    backends: Backends,
+    name: str,
+    role: str,
+    accounts: Accounts,
+    password: str | None,
+    *,
+    who: str = CONSOLE,
+    origin: str = CONSOLE,
 ) -> User:
-    """Raises InvalidInput for a name, role or password that cannot be, Conflict for a name that is taken."""
+    """Without a password nobody can sign in as this user until one was set (app.administration.invite).
+
+    Raises InvalidInput for a name, role or password that cannot be, Conflict for a name that is taken.
+    """
     name = name_from(name)
-    check_password(password, name)
-    user = checked_user(
-        User(uuid4().hex, name, role_from(role), accounts, passwords.hashed(password), backends.clock())
-    )
-    note(backends, who, "add user", f"{name} as {role}")
+    hashed = None
+    if password is not None:
+        check_password(password, name)
+        hashed = passwords.hashed(password)
+    user = checked_user(User(uuid4().hex, name, role_from(role), accounts, hashed, backends.clock()))
+    note(backends, who, "add user", f"{name} as {role}, {accounts_told(accounts)}", origin)
     if not backends.metadata.put_user(user):
         raise Conflict(f"There is a user {name!r} already. Choose another name.")
     return user
+
+
+def accounts_told(accounts: Accounts) -> str:
+    return "all accounts" if accounts is None else f"accounts {', '.join(sorted(accounts))}"
 
 
 def user_called(backends: Backends, name: str) -> User:
@@ -95,7 +113,7 @@ def set_disabled(backends: Backends, name: str, disabled: bool) -> None:
     """A disabled user's sessions end and its tokens do not work."""
     user = user_called(backends, name)
     note(backends, CONSOLE, "disable user" if disabled else "enable user", user.name)
-    _change(backends, user.changed(disabled=disabled))
+    change(backends, user.changed(disabled=disabled))
     if disabled:
         backends.metadata.end_sessions(user.id)
 
@@ -107,11 +125,12 @@ def set_password(backends: Backends, name: str, password: str) -> None:
         raise Refused(f"{user.name} signs in through the identity provider and has no password here.")
     check_password(password, user.name)
     note(backends, CONSOLE, "set password", user.name)
-    _change(backends, user.changed(password=passwords.hashed(password)))
+    change(backends, user.changed(password=passwords.hashed(password)))
     backends.metadata.end_sessions(user.id)
 
 
-def _change(backends: Backends, user: User) -> None:
+def change(backends: Backends, user: User) -> None:
+    """Raises Conflict when somebody else was first."""
     if not backends.metadata.put_user(user):
         raise Conflict(f"{user.name} was changed by somebody else just now. Try again.")
 
@@ -120,7 +139,8 @@ def _change(backends: Backends, user: User) -> None:
 
 
 def sign_in(backends: Backends, name: str, password: str, visitor: Visitor) -> str:
-    """The secret of a new session. Raises Unauthenticated, the same for every reason."""
+    """The secret of a new session. Raises Unauthenticated, the same for every reason, and Forbidden where that is off."""
+    check_local_login(backends)
     try:
         user = backends.metadata.user_named(name_from(name))
     except InvalidInput:
@@ -134,11 +154,19 @@ def sign_in(backends: Backends, name: str, password: str, visitor: Visitor) -> s
     return start_session(backends, user, visitor, "password")
 
 
-def start_session(backends: Backends, user: User, visitor: Visitor, how: str) -> str:
+def check_local_login(backends: Backends) -> None:
+    """Raises Forbidden where people sign in through the identity provider only."""
+    if not backends.settings.local_login:
+        raise Forbidden("Nobody signs in with a password here. Use single sign-on.")
+
+
+def start_session(backends: Backends, user: User, visitor: Visitor, how: str, hint: str = "") -> str:
     """The secret of a new session: never one that somebody brought along."""
     secret, now = new_secret(), backends.clock()
     note(backends, user.name, "sign in", how, visitor.origin)
-    backends.metadata.put_session(Session(digest_of(secret), user.id, now, now, visitor.origin, visitor.agent[:200]))
+    backends.metadata.put_session(
+        Session(digest_of(secret), user.id, now, now, visitor.origin, visitor.agent[:200], how, hint)
+    )
     return secret
 
 
@@ -148,7 +176,7 @@ def principal_of_session(backends: Backends, id: str) -> Principal | None:
     if session is None or session.is_over(now):
         return None
     user = backends.metadata.user(session.user_id)
-    if user is None or user.disabled:
+    if user is None or user.is_shut_out or (user.subject is None and not backends.settings.local_login):
         return None
     if now - session.seen >= SEEN_EVERY:
         with suppress(Unavailable):  # it may end a minute sooner; whoever asks is not kept out for that
@@ -171,14 +199,68 @@ def forget_old_sessions(backends: Backends) -> int:
     return backends.metadata.forget_sessions(seen_before=now - IDLE, created_before=now - LONGEST)
 
 
+# --- one's own account --------------------------------------------------------------------------------------------
+
+
+def user_id_of(principal: Principal) -> str:
+    return principal.id.removeprefix("user:")
+
+
+def change_own_password(
+    backends: Backends, principal: Principal, old: str, new: str, again: str, visitor: Visitor
+) -> None:
+    """All other sessions of the user end. Raises Unauthenticated for a wrong old one, Refused where there is none."""
+    user = _own(backends, principal)
+    if user.subject is not None or user.password is None:
+        raise Refused("You sign in through the identity provider and have no password here.")
+    if not passwords.matches(user.password, old[:1024]):
+        note(backends, user.name, "set password", user.name, visitor.origin, "refused")
+        raise Unauthenticated("That is not your password.")
+    if new != again:
+        raise InvalidInput("The new password was not typed alike twice.", field="password")
+    check_password(new, user.name)
+    note(backends, user.name, "set password", user.name, visitor.origin)
+    change(backends, user.changed(password=passwords.hashed(new)))
+    for session in backends.metadata.sessions(user.id):
+        if session.id != principal.credential:
+            backends.metadata.end_session(session.id)
+
+
+def _own(backends: Backends, principal: Principal) -> User:
+    user = backends.metadata.user(user_id_of(principal))
+    if user is None:
+        raise NotFound("This user is not there any more.")
+    return user
+
+
 # --- API tokens ---------------------------------------------------------------------------------------------------
+
+
+def tokens_of(backends: Backends, user_id: str) -> list[ApiToken]:
+    """Those that were not revoked, newest first."""
+    return [found for found in backends.metadata.tokens() if found.user_id == user_id and found.revoked is None]
 
 
 def create_token(
     backends: Backends, user_name: str, name: str, scopes: Iterable[str], days: int
 ) -> tuple[str, ApiToken]:
     """The token, shown once, and its record. It may do what its user may, within its scopes."""
-    user = user_called(backends, user_name)
+    return _new_token(backends, user_called(backends, user_name), name, scopes, days, CONSOLE, CONSOLE)
+
+
+def create_own_token(
+    backends: Backends, principal: Principal, name: str, scopes: Iterable[str], days: int, visitor: Visitor
+) -> tuple[str, ApiToken]:
+    user = _own(backends, principal)
+    now = backends.clock()
+    if sum(not found.is_over(now) for found in tokens_of(backends, user.id)) >= MOST_TOKENS:
+        raise Refused(f"You have {MOST_TOKENS} tokens that work. Revoke one first.")
+    return _new_token(backends, user, name, scopes, days, user.name, visitor.origin)
+
+
+def _new_token(
+    backends: Backends, user: User, name: str, scopes: Iterable[str], days: int, who: str, origin: str
+) -> tuple[str, ApiToken]:
     if not 1 <= days <= LONGEST_TOKEN_DAYS:
         raise InvalidInput(f"days {days} is not from 1 to {LONGEST_TOKEN_DAYS}.", field="days")
     if not 1 <= len(name) <= 64 or not name.isprintable():
@@ -197,15 +279,22 @@ def create_token(
         created=now,
         expires=now + timedelta(days=days),
     )
-    note(backends, CONSOLE, "create token", f"{token.id} of {user.name}: {'+'.join(token.scopes)}")
+    note(backends, who, "create token", f"{token.id} of {user.name}: {'+'.join(token.scopes)}", origin)
     backends.metadata.put_token(token)
     return secret, token
 
 
-def revoke_token(backends: Backends, id: str) -> None:
-    note(backends, CONSOLE, "revoke token", id)
+def revoke_token(backends: Backends, id: str, *, who: str = CONSOLE, origin: str = CONSOLE) -> None:
+    note(backends, who, "revoke token", id[:40], origin)
     if not backends.metadata.revoke_token(id, backends.clock()):
         raise NotFound(f"There is no token {id[:40]!r} that is not revoked. `spendscope token list` shows them.")
+
+
+def revoke_own_token(backends: Backends, principal: Principal, id: str, visitor: Visitor) -> None:
+    """Raises NotFound for one that is somebody else's, as for one that is not there."""
+    if not any(found.id == id for found in tokens_of(backends, user_id_of(principal))):
+        raise NotFound("There is no such token of yours.")
+    revoke_token(backends, id, who=principal.name, origin=visitor.origin)
 
 
 def principal_of_token(backends: Backends, sha256: str) -> Principal | None:
@@ -214,7 +303,7 @@ def principal_of_token(backends: Backends, sha256: str) -> Principal | None:
     if token is None or token.is_over(now):
         return None
     user = backends.metadata.user(token.user_id)
-    if user is None or user.disabled:
+    if user is None or user.is_shut_out:
         return None
     if token.used is None or now - token.used >= SEEN_EVERY:
         with suppress(Unavailable):
@@ -238,6 +327,7 @@ def claim(backends: Backends, secret: str, name: str, password: str, visitor: Vi
 
     Raises NotFound once there is a user, Unauthenticated for a token that is wrong, used or expired.
     """
+    check_local_login(backends)
     if backends.metadata.has_users():
         raise NotFound("The first admin is there already. Sign in.")
     check_password(password, name_from(name))
@@ -247,3 +337,34 @@ def claim(backends: Backends, secret: str, name: str, password: str, visitor: Vi
         raise Unauthenticated("This one-time token is wrong, used or expired. A restart prints a new one.")
     user = add_user(backends, name, "admin", None, password, who="claim")
     return start_session(backends, user, visitor, "claim")
+
+
+# --- a password by a one-time link --------------------------------------------------------------------------------
+
+
+def invitation_id(code: str, user: User) -> str:
+    """Of the user as it is now: whatever is changed of it ends the links that were sent before."""
+    return digest_of(f"{code} {user.id} {user.revision}")
+
+
+def accept_invitation(backends: Backends, code: str, name: str, password: str, visitor: Visitor) -> str:
+    """Set the password of the user whom an admin has sent this link, and sign in; the secret of the session.
+
+    The name has to be typed too: a link that went to somebody else is not enough. Name and password are judged before the
+    link is used up. Raises Unauthenticated for a link that is wrong, used or expired, or of another name.
+    """
+    check_local_login(backends)
+    check_password(password, name_from(name))
+    user = backends.metadata.user_named(name_from(name))
+    kept = (
+        backends.metadata.take_once(invitation_id(code.strip(), user), INVITATION, backends.clock()) if user else None
+    )
+    if kept is None or user is None or user.disabled or user.subject is not None:
+        note(backends, UNKNOWN, "set password", origin=visitor.origin, result="refused")
+        raise Unauthenticated(
+            "This link is wrong, used or expired, or not for this name. Ask an admin for another one."
+        )
+    note(backends, user.name, "set password", f"{user.name}, by a one-time link", visitor.origin)
+    change(backends, user.changed(password=passwords.hashed(password)))
+    backends.metadata.end_sessions(user.id)
+    return start_session(backends, user, visitor, "one-time link")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from app.ports import (
     Announcements,
     CostStore,
     Dashboards,
+    IdentityProvider,
     Limits,
     Mail,
     Metadata,
@@ -47,6 +48,8 @@ class Backends:
     """Where notifications go, by name."""
     webhooks: Webhooks | None = None
     mail: Mail | None = None
+    identities: IdentityProvider | None = None
+    """Who vouches for people, where there is single sign-on."""
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What app.costs keeps between requests of one process."""
 
@@ -83,6 +86,11 @@ def open_backends(settings: Settings, *, clock: Clock = utc_now) -> Backends:
         webhooks=open_webhooks(settings),
         mail=open_mail(),
     )
+
+
+def open_for_web(settings: Settings) -> Backends:
+    """With what only the web process needs: counters that all processes share, and who vouches for people."""
+    return replace(open_backends(settings), limits=open_limits(settings), identities=open_identities(settings))
 
 
 def sample_source(settings: Settings) -> str:
@@ -163,6 +171,41 @@ def open_mail() -> Mail:
     from app.adapters.smtp import Smtp
 
     return Smtp()
+
+
+SIGN_ON_CALLBACK = "/login/callback"
+"""Where the identity provider sends browsers back to, below SPENDSCOPE_PUBLIC_URL."""
+
+
+def open_identities(settings: Settings, clock: Clock = utc_now) -> IdentityProvider | None:
+    """Single sign-on, where a setting names an identity provider. Raises CannotStart for one that is named in half."""
+    if not settings.oidc_issuer:
+        if not settings.local_login:
+            raise CannotStart(
+                "SPENDSCOPE_LOCAL_LOGIN is false and SPENDSCOPE_OIDC_ISSUER is not set: nobody could sign in. Set one."
+            )
+        return None
+    if not settings.oidc_client_id:
+        raise CannotStart("SPENDSCOPE_OIDC_ISSUER is set and SPENDSCOPE_OIDC_CLIENT_ID is not. The provider shows it.")
+    if not settings.oidc_roles:
+        raise CannotStart(
+            "SPENDSCOPE_OIDC_ISSUER is set and SPENDSCOPE_OIDC_ROLES is not: nobody could sign in. Say which group gives "
+            "which role, for example finops=editor."
+        )
+    from app.adapters.oidc import Client, Oidc
+
+    home = settings.public_url.rstrip("/")
+    secret = settings.oidc_client_secret
+    client = Client(
+        issuer=settings.oidc_issuer,
+        id=settings.oidc_client_id,
+        secret=secret.get_secret_value() if secret else None,
+        scopes=settings.oidc_scopes,
+        groups_claims=tuple(name.strip() for name in settings.oidc_groups_claim.split(",") if name.strip()),
+        redirect=home + SIGN_ON_CALLBACK,
+        home=home + "/login",
+    )
+    return Oidc(client, lambda: clock().timestamp())
 
 
 def open_limits(settings: Settings) -> Limits:

@@ -691,24 +691,22 @@ def _password_file(command: Command) -> Command:
 @told_in_one_line
 def user_add(name: str, role: str, accounts: tuple[str, ...], password_file: TextIO | None) -> None:
     """Add a user. With the first one, nothing is shown any more to those who are not signed in."""
-    from app.access import add_user
+    from app.access import accounts_told, add_user
     from app.core.people import accounts_from
 
     added = add_user(opened_metadata(), name, role, accounts_from(accounts), read_password(password_file))
-    say(f"{added.name} may sign in as {role}, {shown_accounts(added.accounts)}")
-
-
-def shown_accounts(accounts: frozenset[str] | None) -> str:
-    return "all accounts" if accounts is None else f"accounts {', '.join(sorted(accounts))}"
+    say(f"{added.name} may sign in as {role}, {accounts_told(added.accounts)}")
 
 
 @user.command("list")
 @told_in_one_line
 def user_list() -> None:
     """Everybody who may sign in."""
+    from app.access import accounts_told
+
     for found in opened_metadata().metadata.users():
-        state = "disabled" if found.disabled else "sso" if found.subject else "active"
-        say(f"{found.name:<32} {found.role:<8} {state:<9} {printable(shown_accounts(found.accounts))}")
+        state = "disabled" if found.disabled else "lapsed" if found.lapsed else "sso" if found.subject else "active"
+        say(f"{found.name:<32} {found.role:<8} {state:<9} {printable(accounts_told(found.accounts))}")
 
 
 @user.command("disable")

@@ -9,14 +9,23 @@ from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from app.errors import CannotStart
+from app.core.signon import grants_from
+from app.errors import CannotStart, InvalidInput
 
 WEB_ADDRESS = r"^https?://[^\s?#@]+$"
 """Without a user and a password in it: addresses are shown in messages."""
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Settings(BaseModel):
@@ -103,6 +112,29 @@ class Settings(BaseModel):
     )
     proxies: int = Field(
         0, ge=0, le=5, description="Proxies in front whose X-Forwarded-For is believed; 0: it is ignored."
+    )
+    oidc_issuer: str = Field(
+        "",
+        description="Issuer of the identity provider for single sign-on (docs/sso.md), exactly as it names itself; unset: "
+        "none.",
+    )
+    oidc_client_id: str = Field("", description="Client id that the identity provider gave Spendscope.")
+    oidc_client_secret: SecretStr | None = Field(
+        None,
+        description="Its client secret (`SPENDSCOPE_OIDC_CLIENT_SECRET_FILE` for a mounted secret); unset: a public client.",
+    )
+    oidc_scopes: str = Field("openid profile email", description="Scopes that are asked for.")
+    oidc_groups_claim: str = Field(
+        "groups", description="Claims of the ID token that hold a person's groups, separated by commas."
+    )
+    oidc_roles: str = Field(
+        "",
+        description="What a group gives: `group=role` or `group=role account account`, separated by `;` or line breaks "
+        "(`SPENDSCOPE_OIDC_ROLES_FILE` for a file). Who is in none of them is not let in.",
+    )
+    oidc_name: str = Field("single sign-on", max_length=60, description="What the sign-in page calls it.")
+    local_login: bool = Field(
+        True, description="Whether users with a password here may sign in; `false` leaves single sign-on only."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe messages to log.")
     log_format: Literal["text", "json"] = Field("text", description="`json` for one object a line.")
@@ -215,6 +247,26 @@ class Settings(BaseModel):
         parts = (part.strip().lower().partition(":") for part in self.webhook_hosts.split(",") if part.strip())
         return frozenset((name, int(port or 443)) for name, _, port in parts)
 
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer_is_safe(cls, value: str) -> str:
+        if not value:
+            return value
+        if not re.fullmatch(WEB_ADDRESS, value):
+            raise ValueError("write it as https://login.example.org/realms/main, without a user, a query or a fragment")
+        if not value.startswith("https://") and not is_loopback(urlsplit(value).hostname or ""):
+            raise ValueError("only https:// beyond loopback: whoever is between could be anybody otherwise")
+        return value
+
+    @field_validator("oidc_roles")
+    @classmethod
+    def _roles_are_understood(cls, value: str) -> str:
+        try:
+            grants_from(value)
+        except InvalidInput as error:
+            raise ValueError(error.message) from None
+        return value
+
     @field_validator("source")
     @classmethod
     def _source_is_known(cls, value: str) -> str:
@@ -243,10 +295,7 @@ class Settings(BaseModel):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the web server."""
-        try:
-            return self.host == "localhost" or ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def behind_tls(self) -> bool:
@@ -258,7 +307,7 @@ class Settings(BaseModel):
         return self.demo if self.demo is not None else not self.source
 
 
-NUMBERS: Final = (int, int | None, float, Decimal, bool | None)
+NUMBERS: Final = (int, int | None, float, Decimal, bool, bool | None)
 
 
 def environment_name(name: str) -> str:

@@ -17,7 +17,7 @@ from flask import Flask, Request, Response, g, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from app import access
-from app.backends import Backends
+from app.backends import SIGN_ON_CALLBACK, Backends
 from app.core.access import LOCAL, NOBODY, Permission, Principal, accounts_key
 from app.core.people import TOKEN_PREFIX
 from app.errors import Forbidden, SpendscopeError, TooMany, Unauthenticated
@@ -26,11 +26,14 @@ from app.narrowing import narrowed
 from app.secretkey import secret_key
 
 READ, OPERATE, METRICS = Permission.READ, Permission.OPERATE, Permission.METRICS
-ANNOTATE = Permission.ANNOTATE
+ANNOTATE, ADMINISTER = Permission.ANNOTATE, Permission.ADMINISTER
 PUBLIC: Final = None
 """For everybody: what a probe, a person who is not signed in yet, or their browser needs."""
 
-SIGN_IN, SIGN_OUT, CLAIM, ACCOUNT = "/login", "/logout", "/claim", "/account"
+SIGN_IN, SIGN_OUT, CLAIM, WELCOME = "/login", "/logout", "/claim", "/welcome"
+SIGN_ON, SIGN_ON_BACK = "/login/sso", SIGN_ON_CALLBACK
+ACCOUNT, OWN_PASSWORD, OWN_TOKENS = "/account", "/account/password", "/account/tokens"
+USERS, USER, AUDIT = "/users", "/users/<id>", "/audit"
 
 RULES: Final[Mapping[tuple[str, str], Permission | None]] = {
     ("GET", "/"): READ,
@@ -50,8 +53,19 @@ RULES: Final[Mapping[tuple[str, str], Permission | None]] = {
     ("POST", SIGN_IN): PUBLIC,
     ("GET", CLAIM): PUBLIC,
     ("POST", CLAIM): PUBLIC,
+    ("GET", SIGN_ON): PUBLIC,
+    ("GET", SIGN_ON_BACK): PUBLIC,
+    ("GET", WELCOME): PUBLIC,
+    ("POST", WELCOME): PUBLIC,
     ("GET", ACCOUNT): READ,
     ("POST", ACCOUNT): READ,
+    ("POST", OWN_PASSWORD): READ,
+    ("POST", OWN_TOKENS): READ,
+    ("GET", USERS): ADMINISTER,
+    ("POST", USERS): ADMINISTER,
+    ("GET", USER): ADMINISTER,
+    ("POST", USER): ADMINISTER,
+    ("GET", AUDIT): ADMINISTER,
     ("POST", SIGN_OUT): READ,
     ("GET", "/api/docs"): READ,
     ("GET", "/api/v1/openapi.json"): READ,
@@ -140,7 +154,7 @@ class Gate:
         self._seen_as: dict[str, Backends] = {}
         self._own_hosts: set[str] = set()
         self._open_until = 0.0
-        self._closed = not self.settings.on_loopback
+        self._closed = not self.settings.on_loopback or bool(self.settings.oidc_issuer)
 
     @cached_property
     def key(self) -> bytes:
@@ -203,6 +217,10 @@ class Gate:
     def forget(self, id: str) -> None:
         """What this process knows of a session that has ended."""
         self._known.pop(id, None)
+
+    def forget_all(self) -> None:
+        """What this process knows of anybody: rights have changed."""
+        self._known.clear()
 
     def seen_by(self, principal: Principal) -> Backends:
         """The backends as this principal may see them."""

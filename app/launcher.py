@@ -56,11 +56,14 @@ def check_address(settings: Settings) -> None:
 def check_sign_in(settings: Settings) -> None:
     """Refuse to serve beyond loopback without a way to sign in. Raises CannotStart.
 
-    A way is a user who is not disabled; or a secret key that was given on purpose, with which the first admin is
-    claimed by a one-time token on the console.
+    A way is a user who is not disabled; or single sign-on; or a secret key that was given on purpose, with which the
+    first admin is claimed by a one-time token on the console.
     """
     from app.secretkey import secret_key
 
+    if settings.oidc_issuer:
+        secret_key(settings)
+        return
     users, why = _users(settings)
     if any(not user.disabled for user in users) or (settings.secret_key is not None and not users and not why):
         secret_key(settings)

@@ -21,6 +21,7 @@ from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
 from app.core.rollup import Rollup
+from app.core.signon import Identity
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -542,6 +543,38 @@ class Mail(Protocol):
 
         Raises BadCredentials or Refused when trying again does not help, Unavailable when it may.
         """
+
+
+# --- who vouches for people ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SignOnAnswer:
+    """What the browser brings back from the identity provider: each of them once, "" when it is not there."""
+
+    code: str = ""
+    error: str = ""
+    issuer: str = ""
+
+
+class IdentityProvider(Protocol):
+    """Single sign-on by OpenID Connect: the code flow with PKCE.
+
+    Every call raises Unavailable when the provider does not answer or says what it may not, BadCredentials when it does not
+    know us; and takes at most 10 s a request.
+    """
+
+    def sign_in_address(self, state: str, nonce: str, verifier: str) -> str:
+        """Where to send the browser."""
+
+    def identity(self, answer: SignOnAnswer, nonce: str, verifier: str) -> Identity:
+        """Who came back. Raises Unauthenticated for an answer that is refused, forged, or not of this sign-in."""
+
+    def sign_out_address(self, hint: str) -> str | None:
+        """Where to send the browser to sign out there too; None when the provider does not offer that."""
+
+    def check(self) -> str:
+        """What the provider is and offers, in a sentence."""
 
 
 # --- how often something may be asked -----------------------------------------------------------------------------

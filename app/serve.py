@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import replace
 from typing import Any
 
 from gunicorn import glogging
@@ -55,11 +54,10 @@ class Server(BaseApplication):  # type: ignore[misc]
         LeavingArbiter(self, self.leaving, self.settings.leave_seconds).run()
 
     def load(self) -> Any:
-        from app.backends import open_backends, open_limits
+        from app.backends import open_for_web
         from app.web import create_server
 
-        # Counted for all web processes together; only they count.
-        backends = replace(open_backends(self.settings), limits=open_limits(self.settings))
+        backends = open_for_web(self.settings)
         make_ready(backends)
         server = create_server(backends)
         server.extensions["spendscope-leaving"] = self.leaving
@@ -73,7 +71,7 @@ def make_ready(backends: Backends) -> None:
     """
     try:
         backends.metadata.prepare()
-        first = not backends.settings.on_loopback and not backends.metadata.has_users()
+        first = claims_first_admin(backends.settings) and not backends.metadata.has_users()
     except BadCredentials as error:
         # Serving on would help nobody: waiting does not mend it.
         raise CannotStart(error.message) from None
@@ -84,6 +82,11 @@ def make_ready(backends: Backends) -> None:
     if first:
         print_claim(backends)
     backends.metadata.close()
+
+
+def claims_first_admin(settings: Settings) -> bool:
+    """Whether the first admin comes by a one-time token; with single sign-on, admins come by their group."""
+    return not settings.on_loopback and settings.local_login and not settings.oidc_issuer
 
 
 def print_claim(backends: Backends) -> None:

@@ -12,7 +12,7 @@ from flask import Flask, Response, abort
 from flask_compress import Compress
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import accountpages, answers, callbacks, costs, gate, requestlog, statics
+from app import accountpages, adminpages, answers, callbacks, costs, gate, requestlog, signonpages, statics
 from app.api import blueprint, problems
 from app.backends import Backends, current
 from app.errors import SpendscopeError
@@ -74,7 +74,9 @@ def _server(backends: Backends) -> Flask:
     server.register_blueprint(blueprint())
     fromgrafana.register(server)
     server.register_error_handler(SpendscopeError, problems.of_spendscope)
-    server.register_blueprint(accountpages.blueprint())
+    server.config["SPENDSCOPE_PAGES"] = [(path, name, image) for path, name, image, _ in PAGES]
+    for pages in (accountpages, signonpages, adminpages):
+        server.register_blueprint(pages.blueprint())
     callbacks.limit(server)
     gate.stand(server, backends)
     kept = answers.Answers(backends.settings.cache_megabytes * MEGABYTE)

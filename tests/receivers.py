@@ -46,12 +46,12 @@ def cut(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\nConte")
 
 
-def dripping(seconds: float) -> Script:
+def dripping(seconds: float, start: bytes = b"HTTP/1.1 200 OK\r\nX: ") -> Script:
     """A byte now and then: no read ever times out."""
 
     def answer(connection: socket.socket) -> None:
         until = time.monotonic() + seconds
-        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        connection.sendall(start)
         with suppress(OSError):
             while time.monotonic() < until:
                 connection.sendall(b"x")

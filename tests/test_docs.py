@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent.parent
 
 def shown_default(name: str) -> str:
     default = Settings.model_fields[name].default
+    if isinstance(default, bool):
+        return str(default).lower()
     return "" if default is None else str(default)
 
 

@@ -12,32 +12,28 @@ addresses, so those are refused here.
 from __future__ import annotations
 
 import ipaddress
-import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as TookTooLong
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
-from typing import Any, Final
+from http.client import HTTPException
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from app.errors import Refused, Unavailable
+from app.exchange import Place, Resolver, exchange, resolved, within
 from app.ports import Answered
 
 PART: Final = "notifications"
-CONNECT_SECONDS: Final = 5.0
 SECONDS: Final = 10.0
 MOST_ANSWER: Final = 64 * 1024
 MOST_URL: Final = 2048
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Resolver = Callable[[str, int], Iterable[str]]
 
 NOT_PUBLIC: Final[tuple[Network, ...]] = tuple(
     ipaddress.ip_network(text)
@@ -70,27 +66,6 @@ def is_public(address: Address) -> bool:
 def may_be_internal(address: Address) -> bool:
     """For a name that the owner has allowed."""
     return not any(address in network for network in NEVER)
-
-
-def resolved(host: str, port: int) -> list[str]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(place[0]) for *_, place in found]
-
-
-@dataclass(frozen=True)
-class Place:
-    """A checked address: what is connected to (`addresses`), what TLS is checked against (`host`), what is asked for."""
-
-    host: str
-    port: int
-    target: str
-    addresses: tuple[str, ...]
-    is_tls: bool = True
-
-    @property
-    def authority(self) -> str:
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        return name if self.port == (443 if self.is_tls else 80) else f"{name}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -207,121 +182,21 @@ class Webhook:
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answered:
         until = time.monotonic() + self.seconds
-        place = _within(until, lambda: self.reach.place(url, self.resolve))
-        connection = HTTPConnection(place.host, place.port)
-        connection.response_class = _WholeAnswer
+        place = self._place(url, until)
         try:
-            with self._ending(connection, until):
-                connection.sock = self._connected(place, until, connection)
-                return _answer(connection, place, headers, body)
+            return exchange(place, "POST", headers, body, until=until, tls=self._trusting, most=MOST_ANSWER)
         except ssl.SSLCertVerificationError as error:
             raise Unavailable(PART, f"Its certificate is not accepted ({error.verify_message}).") from None
         except ssl.SSLError:
             raise Unavailable(PART, _said(until, "TLS with it fails")) from None
         except (OSError, HTTPException, ValueError) as error:
             raise Unavailable(PART, _said(until, f"It does not answer ({type(error).__name__})")) from None
-        finally:
-            connection.close()
 
-    def _connected(self, place: Place, until: float, connection: HTTPConnection) -> socket.socket:
-        plain = _connect(place.addresses, place.port, until)
-        if not place.is_tls:
-            return plain
+    def _place(self, url: str, until: float) -> Place:
         try:
-            wrapped = self._trusting.wrap_socket(plain, server_hostname=place.host, do_handshake_on_connect=False)
-        except BaseException:
-            plain.close()
-            raise
-        connection.sock = wrapped
-        wrapped.do_handshake()
-        return wrapped
-
-    @contextmanager
-    def _ending(self, connection: HTTPConnection, until: float) -> Iterator[None]:
-        """Cut the connection when time is over: a receiver that sends a byte now and then would hold it for ever."""
-
-        def cut() -> None:
-            if connection.sock is not None:
-                with suppress(OSError):
-                    connection.sock.shutdown(socket.SHUT_RDWR)
-
-        timer = threading.Timer(max(0.0, until - time.monotonic()), cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-
-def _within(until: float, work: Callable[[], Place]) -> Place:
-    """A resolver has no timeout of its own; a thread that waits for one must not keep the process from ending."""
-    found: Future[Place] = Future()
-
-    def resolve() -> None:
-        try:
-            found.set_result(work())
-        except BaseException as error:
-            found.set_exception(error)
-
-    threading.Thread(target=resolve, name="resolve", daemon=True).start()
-    try:
-        return found.result(max(0.1, until - time.monotonic()))
-    except TookTooLong:
-        raise Unavailable(PART, "The host of the channel's address is not found in time.") from None
-
-
-def _connect(addresses: Sequence[str], port: int, until: float) -> socket.socket:
-    """To the first of these that answers; never to a name."""
-    last: OSError = OSError("no address")
-    for address in addresses:
-        left = until - time.monotonic()
-        if left <= 0:
-            break
-        try:
-            connected = socket.create_connection((address, port), timeout=min(CONNECT_SECONDS, left))
-        except OSError as error:
-            last = error
-            continue
-        connected.settimeout(max(0.1, until - time.monotonic()))
-        return connected
-    raise last
-
-
-class _Lines:
-    """A stream that knows the last line read from it."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.last = b""
-
-    def readline(self, *most: int) -> bytes:
-        self.last = self._stream.readline(*most)
-        return self.last
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-class _WholeAnswer(HTTPResponse):
-    """http.client takes headers that break off for their end, and so half an answer for a whole one."""
-
-    def begin(self) -> None:
-        lines: Any = _Lines(self.fp)
-        self.fp = lines
-        super().begin()
-        if lines.last not in (b"\r\n", b"\n"):
-            raise IncompleteRead(b"")
-
-
-def _answer(connection: HTTPConnection, place: Place, headers: Mapping[str, str], body: bytes) -> Answered:
-    sent = {"Host": place.authority, "User-Agent": "spendscope", "Connection": "close", "Accept-Encoding": "identity"}
-    connection.request("POST", place.target, body=body, headers={**headers, **sent})
-    answer = connection.getresponse()
-    said = answer.read(MOST_ANSWER)
-    if answer.length and len(said) < MOST_ANSWER:
-        raise IncompleteRead(said)
-    return Answered(answer.status, dict(answer.getheaders()), said)
+            return within(until, lambda: self.reach.place(url, self.resolve))
+        except TookTooLong:
+            raise Unavailable(PART, "The host of the channel's address is not found in time.") from None
 
 
 def _said(until: float, what: str) -> str:

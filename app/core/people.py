@@ -11,12 +11,13 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from app.core.access import Accounts, role_from
 from app.core.documents import time_from, time_text
+from app.core.guessing import LEAST_GUESSES, guesses
 from app.errors import InvalidInput
 
 IDLE: Final = timedelta(minutes=30)
@@ -37,9 +38,10 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 
 @dataclass(frozen=True)
 class User:
-    """`password` is an argon2id hash, None for one who signs in through the identity provider (`subject`) only.
+    """`password` is an argon2id hash, None for one who has not set one yet, or who signs in through the identity provider.
 
-    `revision` is the compare-and-set token of a change.
+    `subject` is who that is to the identity provider (issuer and subject). `lapsed`: none of its groups gave a role when
+    this user last came back from there. `revision` is the compare-and-set token of a change.
     """
 
     id: str
@@ -51,6 +53,11 @@ class User:
     disabled: bool = False
     subject: str | None = None
     revision: int = 1
+    lapsed: bool = False
+
+    @property
+    def is_shut_out(self) -> bool:
+        return self.disabled or self.lapsed
 
     def changed(self, **values: Any) -> User:
         return replace(self, revision=self.revision + 1, **values)
@@ -58,7 +65,10 @@ class User:
 
 @dataclass(frozen=True)
 class Session:
-    """`id` is the SHA-256 of the cookie's value."""
+    """`id` is the SHA-256 of the cookie's value; `how` somebody signed in.
+
+    `hint` is the ID token of a single sign-on, encrypted: signing out at the identity provider gives it back.
+    """
 
     id: str
     user_id: str
@@ -66,6 +76,8 @@ class Session:
     seen: datetime
     origin: str = ""
     agent: str = ""
+    how: str = ""
+    hint: str = field(default="", repr=False)
 
     def is_over(self, now: datetime) -> bool:
         return now >= self.seen + IDLE or now >= self.created + LONGEST
@@ -165,8 +177,13 @@ def check_password(password: str, name: str) -> None:
     """Raises InvalidInput for one that is too easy to find: long beats complicated (NIST SP 800-63B, ASVS 6.2)."""
     if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
         raise InvalidInput(f"A password has {LEAST_PASSWORD} to {MOST_PASSWORD} characters.", field="password")
-    if len(set(password.lower())) < 5 or password.lower() in (name, name * 2, name[::-1]):
-        raise InvalidInput("This password is too easy to guess. Use several words.", field="password")
+    words = re.split(r"[._@+-]+", name)
+    if guesses(password, (name, "".join(words), *words, "spendscope")) < LEAST_GUESSES:
+        raise InvalidInput(
+            "This password is among those that are tried first, or made of them. Use several words that do not belong "
+            "together.",
+            field="password",
+        )
 
 
 def checked_user(user: User) -> User:

@@ -15,7 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import access
-from app.backends import Backends
+from app.backends import Backends, open_identities
 from app.core.reconciliation import KeptReference, Reference
 from app.core.restatements import Move, Notice
 from app.gate import Gate
@@ -102,7 +102,8 @@ def form_token(client: FlaskClient, path: str) -> str:
 def closed(root: Path, *, days: int = 0, **settings: Any) -> Door:
     clock = Clock()
     plain = empty_backends(root)
-    backends = replace(plain, clock=clock, settings=plain.settings.model_copy(update=settings))
+    given = plain.settings.model_copy(update=settings)
+    backends = replace(plain, clock=clock, settings=given, identities=open_identities(given, clock))
     for n in range(days):
         take(
             backends,

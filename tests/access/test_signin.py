@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from app import access
-from app.accountpages import safe_target
 from app.core.people import broken_at
 from app.errors import InvalidInput, NotFound, Refused, Unauthenticated
+from app.forms import safe_target
 from app.gate import KNOWN_SECONDS
 from tests.access.conftest import MINE, PASSWORD, Door, closed, form_token
 from tests.pages.conftest import body_for

@@ -270,8 +270,13 @@ def test_a_receiver_without_tls_is_no_answer() -> None:
         webhook_to(found, tls=Webhook().tls, seconds=1.0).post(f"https://{HOST}:{found.port}/", {}, b"{}")
 
 
+BODY = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 60000\r\n\r\n"
+
+
 @pytest.mark.alone
-@pytest.mark.parametrize("script", [silent(5), dripping(5)], ids=["silent", "dripping"])
+@pytest.mark.parametrize(
+    "script", [silent(5), dripping(5), dripping(5, BODY)], ids=["silent", "dripping head", "dripping body"]
+)
 def test_a_slow_receiver_is_left_when_time_is_over(script: object) -> None:
     with receiver(script) as found:  # type: ignore[arg-type]
         began = time.monotonic()

@@ -25,12 +25,13 @@ class Served:
     """An app on a free port of this machine."""
 
     backends: Backends
+    port: int = 0
     server: BaseWSGIServer = field(init=False)
     app: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.app = create_app(self.backends)
-        self.server = make_server("127.0.0.1", 0, self.app.server, threaded=True)
+        self.server = make_server("127.0.0.1", self.port, self.app.server, threaded=True)
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self.thread.start()
 
