@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from app.backends import Backends
 from app.core.jobs import Job
 from app.errors import Unavailable
 from app.jobs import submit
-from tests.api.conftest import NOW, backends_at, empty_backends
+from tests.api.conftest import NOW, empty_backends
 from tests.arrivals import HEADER
 from tests.e2e.conftest import Served
 from tests.e2e.test_overview import AXE, Open, callbacks, open_page, violations
@@ -66,59 +65,31 @@ class Operated:
 
     @property
     def folder(self) -> Path:
-        return folder_of(self.backends)
+        return Path(self.backends.source.root.removeprefix("file://"))
 
     def write(self, day: date, content: bytes) -> None:
-        write(self.folder, day, content)
-
-
-def folder_of(backends: Backends) -> Path:
-    return Path(backends.source.root.removeprefix("file://"))
-
-
-def write(folder: Path, day: date, content: bytes) -> None:
-    (folder / ".new").write_bytes(content)
-    (folder / ".new").replace(folder / f"{day}.csv")
+        (self.folder / ".new").write_bytes(content)
+        (self.folder / ".new").replace(self.folder / f"{day}.csv")
 
 
 def day_file(cost: str = "10.5") -> bytes:
     return (HEADER + "".join(f"{name},S3,eu,{cost},{cost},{cost},1\n" for name in ACCOUNTS)).encode()
 
 
-def ticking(found: Backends, first: int) -> Backends:
-    """Time passes with each look at the clock, as files come one after another."""
-    ticks = itertools.count(first)
-    return replace(found, clock=lambda: NOW + timedelta(milliseconds=next(ticks)), memo={})
-
-
-@pytest.fixture(scope="module")
-def arrived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Where 25 days of three accounts that end yesterday have arrived, and a copy to begin each test from.
-
-    One day never came, one was refused.
-    """
-    root = tmp_path_factory.mktemp("operated") / "world"
-    backends = ticking(empty_backends(root), 0)
-    for day in (TODAY - timedelta(days=n) for n in range(1, 26)):
-        if day != MISSING:
-            write(folder_of(backends), day, day_file("1.2.3" if day == REFUSED else "10.5"))
-            run_job(backends, submitted(backends, day).id, HANDLERS)
-    backends.metadata.close()
-    return root, Path(shutil.copytree(root, root.with_name("copy")))
-
-
 @pytest.fixture
-def operated(arrived: tuple[Path, Path], profiles: list[Any]) -> Iterator[Operated]:
-    root, copy = arrived
-    shutil.rmtree(root)
-    shutil.copytree(copy, root)
-    queue = Working()
-    backends = replace(ticking(backends_at(root), 5000), queue=queue)
+def operated(tmp_path: Path) -> Iterator[Operated]:
+    """25 days of three accounts that end yesterday; one day never came, one was refused."""
+    ticks, queue = itertools.count(), Working()
+    backends = replace(
+        empty_backends(tmp_path), queue=queue, clock=lambda: NOW + timedelta(milliseconds=next(ticks)), memo={}
+    )
     queue.backends = backends
     found = Operated(Served(backends), backends, queue)
+    for day in (TODAY - timedelta(days=n) for n in range(1, 26)):
+        if day != MISSING:
+            found.write(day, day_file("1.2.3" if day == REFUSED else "10.5"))
+            run_job(backends, submitted(backends, day).id, HANDLERS)
     yield found
-    for profile in profiles:
-        profile.close()
     found.served.stop()
     backends.metadata.close()
 
