@@ -278,6 +278,7 @@ class BudgetFigures:
     unknown: str | None
     sum: Sum
     projection: Projection | NotProjected
+    spend: Spend
     counted_from: date | None = None
 
 
@@ -303,7 +304,7 @@ def budget_figures(figures: Snapshot, budget: Budget, day: date, today: date) ->
     spent, unknown = answer.total, None
     if answer.total is None or (sum_.known == 0 and answer.not_kept is None and not _is_kept_by_month(figures, days)):
         spent, unknown = None, _why_unknown(figures, budget, days, answer.not_kept.reason if answer.not_kept else None)
-    return BudgetFigures(budget, days, spent, unknown, sum_, _projected(figures, spend, days, unknown), later)
+    return BudgetFigures(budget, days, spent, unknown, sum_, _projected(figures, spend, days, unknown), spend, later)
 
 
 def _is_kept_by_month(figures: Snapshot, days: DateRange) -> bool:

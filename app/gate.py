@@ -104,6 +104,7 @@ CALLBACKS: Final[Mapping[str, Permission]] = {
     "drawn.data": READ,
     "_pages_content.children": READ,
     "anomalies-drawn.data": READ,
+    "budgets-drawn.data": READ,
     "data-drawn.data": READ,
     "data-side.children": READ,
     "data-live.data": READ,
