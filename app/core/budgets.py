@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -70,6 +71,13 @@ class Budget:
     def seen_by(self, accounts: frozenset[str]) -> bool:
         """Whole or not at all."""
         return self.scope.inside(accounts) and accounts.issuperset(self.owners)
+
+
+def of_everything_a_month(budgets: Iterable[Budget]) -> Budget | None:
+    """The smallest monthly one of all accounts, services and regions in the default metric: what Grafana's budget rules,
+    which know no scope, can be about."""
+    whole = [one for one in budgets if (one.scope, one.metric, one.period) == (EVERYTHING, DEFAULT_METRIC, "monthly")]
+    return min(whole, key=lambda one: one.amount, default=None)
 
 
 def percent_of(spent: Decimal, amount: Decimal) -> Decimal:

@@ -167,8 +167,9 @@ def _expected(view: BudgetsView, found: BudgetFigures) -> Children:
     low, high = projection.band
     share = words.percent(projection.total, found.budget.amount)
     return [
-        html.Span(f"{words.money(projection.total, view.currency)} ({share})"),
-        html.Span(f"{words.money(low, view.currency)} to {words.money(high, view.currency)}", className="beside"),
+        html.Span(words.money(projection.total, view.currency)),
+        html.Span(f"{share}, between", className="beside"),
+        html.Span(f"{words.money(low, view.currency)} and {words.money(high, view.currency)}", className="beside"),
     ]
 
 
@@ -184,11 +185,11 @@ def breach_words(found: BudgetFigures) -> str:
 
 
 def _breach(breach: Breach, days: DateRange) -> str:
-    end = f"this period, which ends on {words.day(days.last)}"
     if breach.day is None:
+        end = f"until the period ends on {words.day(days.last)}"
         if breach.earliest is None:
-            return f"Lasts for {end}."
-        return f"Expected to last for {end}; on {words.day(breach.earliest)} at the earliest."
+            return f"Lasts {end}."
+        return f"Expected to last {end}; used up on {words.day(breach.earliest)} at the earliest."
     day = words.day(breach.day)
     if breach.is_past:
         return f"Used up on {day}."
@@ -223,16 +224,16 @@ def figure(view: BudgetsView) -> Figure | None:
         return None
     days, projection = found.days, found.projection
     amounts = [found.spend.amount(day) for day in days]
-    last = max((place for place, amount in enumerate(amounts) if amount is not None), default=-1)
-    if last < 0:
+    known = [place for place, amount in enumerate(amounts) if amount is not None]
+    if not known:
         return None
-    sums = np.cumsum([float(amount or 0) for amount in amounts])
-    spent = np.where(np.arange(len(days)) <= last, sums, np.nan)
+    sums, places = np.cumsum([float(amount or 0) for amount in amounts]), np.arange(len(days))
+    spent = np.where((places >= known[0]) & (places <= known[-1]), sums, np.nan)
     expected = None
     breach = None
     if isinstance(projection, Projection):
         begins = (projection.first - days.start).days - 1
-        ahead = np.arange(len(days)) >= begins
+        ahead = places >= begins
         expected = tuple(np.where(ahead, sums, np.nan) for sums in (projection.middle, projection.low, projection.high))
         breach = projection.breach(found.budget.amount).day
     symbol = words.symbol(view.currency)
