@@ -746,15 +746,14 @@ def _monthly_budget(command: Command) -> Command:
 
 
 def _stored_budget(settings: Settings) -> str | None:
-    """The amount of the stored budget that Grafana's rules can be about; None where there is none, or no ledger yet."""
-    from app.backends import open_metadata
+    """The amount of the stored budget that Grafana's rules can be about; None where there is none, or no ledger here.
+
+    Raises Unavailable when there is a ledger that does not answer: a rule must not be paused by that.
+    """
+    from app.backends import has_ledger, open_metadata
     from app.core.budgets import of_everything_a_month
 
-    try:
-        found = of_everything_a_month(open_metadata(settings).budgets())
-    except SpendscopeError as error:
-        click.echo(f"spendscope: stored budgets are not known: {error.message}", err=True)
-        return None
+    found = of_everything_a_month(open_metadata(settings).budgets()) if has_ledger(settings) else None
     return None if found is None else amounts.text(found.amount)
 
 

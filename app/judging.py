@@ -24,7 +24,6 @@ from app.core.ledger import Ingestion
 from app.core.periods import DAY, EARLIEST, LATEST, DateRange
 from app.core.projection import NotProjected, Projection, project
 from app.core.rules import (
-    HISTORY_OF_BUDGET,
     LONGEST_WINDOW,
     AlertRecord,
     Facts,
@@ -34,6 +33,7 @@ from app.core.rules import (
     brought_up_to_date,
     ended_with_rule,
     findings,
+    reach_of,
     replayed,
     stale_finding,
     window_of,
@@ -156,9 +156,9 @@ def _findings(look: _Look, rule: Rule, budget: Budget | None) -> list[Finding]:
     if rule.kind == "budget_burn":
         if budget is None:
             return []
-        spend = look.spend(budget.scope, budget.metric, HISTORY_OF_BUDGET)
-        found_burns = findings(rule, Facts(look.today, spend, budget, partial(_projected, look, budget)))
-        return [one for one in found_burns if _is_spent(look, budget, one)]
+        spend = look.spend(budget.scope, budget.metric, reach_of(budget))
+        spent, projected = partial(_spent, look, budget), partial(_projected, look, budget)
+        return findings(rule, Facts(look.today, spend, budget, spent, projected))
     return findings(rule, Facts(look.today, look.spend(rule.scope, rule.metric or "", LONGEST_WINDOW)))
 
 
@@ -166,14 +166,9 @@ def _projected(look: _Look, budget: Budget, days: DateRange) -> Projection | Not
     return figures_of(look.backends, budget, days.start).projection
 
 
-def _is_spent(look: _Look, budget: Budget, found: Finding) -> bool:
-    """What was spent by the figures that pages and API show: they may know it where days do not (usage months), and
-    never say less than is told."""
-    if not found.part.startswith("actual"):
-        return True
-    spent = figures_of(look.backends, budget, found.start).spent
-    percent = Decimal(found.part.partition(" ")[2])
-    return spent is None or spent * 100 >= percent * budget.amount
+def _spent(look: _Look, budget: Budget, days: DateRange) -> Decimal | None:
+    """By the figures that pages and API show."""
+    return figures_of(look.backends, budget, days.start).spent
 
 
 def _refused(backends: Backends, rule: Rule) -> Iterator[Finding]:
@@ -298,7 +293,7 @@ def preview(backends: Backends, rule: Rule, budget: Budget | None = None) -> Pre
         found = [_as_alert(rule, one) for one in _quarantined_since(backends, since)]
         return Preview(days, sorted(found, key=lambda one: one.fired), _OF_FILES)
     scope, metric = (budget.scope, budget.metric) if budget else (rule.scope, rule.metric or "")
-    reach = HISTORY_OF_BUDGET if budget else LONGEST_WINDOW
+    reach = reach_of(budget)
     history = arrived_of(
         figures, scope, metric, DateRange(days.start - reach * DAY, today), backends.settings.settling_days
     )

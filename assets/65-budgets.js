@@ -250,7 +250,8 @@
   async function showPreview() {
     const mine = form, settings = form.settings();
     mine.previewed.replaceChildren(make("p", { class: "hint" }, "Looking at the last 12 months …"));
-    const answer = await asked("/api/v1/rules/preview", "POST", { kind: mine.value ? mine.value.kind : undefined, ...mine.read() });
+    const settingsOf = mine.read(); // a name is needed to keep it, not to look back
+    const answer = await asked("/api/v1/rules/preview", "POST", { kind: mine.value ? mine.value.kind : undefined, ...settingsOf, name: settingsOf.name || "Rule" });
     if (form !== mine) return;
     if (answer.problem) { mine.previewed.replaceChildren(); return void refuse(answer.problem); }
     const found = answer.found, most = 12, items = found.items.slice(-most).reverse();

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Final, Literal
 
-from app.core.budgets import CENT, Budget, Threshold, amount_from, name_from, percent_from, percent_of
+from app.core.budgets import CENT, MONTHS, Budget, Threshold, amount_from, name_from, percent_from, percent_of
 from app.core.charges import COSTS, DEFAULT_METRIC
 from app.core.exact import EXACT
 from app.core.notifications import SEVERITIES, Severity
@@ -165,11 +165,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known on `today`. `projected` is asked only where a rule needs it."""
+    """What is known on `today`. `projected` is asked only where a rule needs it; `spent` says what a budget's period
+    cost where that is known better than by its days (usage that is kept by month only)."""
 
     today: Day
     spend: Spend
     budget: Budget | None = None
+    spent: Callable[[DateRange], Decimal | None] | None = None
     projected: Callable[[DateRange], Projection | NotProjected] | None = None
 
 
@@ -266,8 +268,9 @@ def _burns(rule: Rule, facts: Facts) -> Iterator[Finding]:  # noqa: ARG001
         return
     current = budget.current(facts.today - DAY)
     for days in (budget.current(current.start - DAY), current):
-        spent = facts.spend.over(days).total
-        if spent is None or days.start < facts.spend.start:
+        spent = facts.spent(days) if facts.spent else facts.spend.over(days).total
+        # Of a present period that began before its history, what is known is the least it can be.
+        if spent is None or (days != current and days.start < facts.spend.start):
             continue
         ongoing, whole = facts.today < days.end, None
         for threshold in budget.thresholds:
@@ -494,19 +497,24 @@ def replayed(
     Each morning is judged with what had arrived (core.spend.Arrived), by the same steps as in earnest.
     """
     asked = replace(rule, on=True, since=days.start)
-    reach = HISTORY_OF_BUDGET if rule.kind == "budget_burn" else LONGEST_WINDOW
+    reach = reach_of(budget)
     records: dict[str, AlertRecord] = {}
     for today in days:
         spend = history.as_of(today, reach)
-        facts = Facts(today, spend, budget, _projecting(spend, project))
+        facts = Facts(today, spend, budget, projected=_projecting(spend, project))
         judgement = Judgement(asked, datetime.combine(today, time(), UTC), window_of(asked, today, budget))
         recent = [one for one in records.values() if one.resolved is None or one.last >= judgement.window.start]
         records |= {one.id: one for one in brought_up_to_date(recent, findings(asked, facts), judgement)}
     return sorted(records.values(), key=lambda one: (one.fired, one.start, one.part))
 
 
-HISTORY_OF_BUDGET: Final = 760
-"""Days that hold this and the last period of a yearly budget."""
+LEARNED_DAYS: Final = 200
+"""Days before a period that an unmeasured projection is made of."""
+
+
+def reach_of(budget: Budget | None) -> int:
+    """Days of history that hold every window, or this and the last period of a budget and what is learned from."""
+    return LONGEST_WINDOW if budget is None else 2 * 31 * MONTHS[budget.period] + LEARNED_DAYS
 
 
 def _projecting(

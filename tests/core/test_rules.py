@@ -163,11 +163,17 @@ def steady(number: int, value: int = 40, end: date = date(2026, 11, 12)) -> Spen
 
 def test_a_forecast_that_reaches_it_fires_while_the_period_lasts() -> None:
     known = steady(120)
-    facts = Facts(known.end, known, budget(), lambda days: project(known, days))
+    facts = Facts(known.end, known, budget(), projected=lambda days: project(known, days))
     assert "forecast 100" in [one.part for one in findings(burning(), facts)]
-    short = Facts(known.end, known, budget(), lambda _: NotProjected("too short"))
+    short = Facts(known.end, known, budget(), projected=lambda _: NotProjected("too short"))
     november = [one.part for one in findings(burning(), short) if one.start == date(2026, 11, 1)]
     assert november == [], "what cannot be projected fires nothing"
+
+
+def test_a_period_that_began_before_its_history_fires_on_what_is_known() -> None:
+    known = spend(*[400] * 4, start=date(2026, 11, 20))
+    found = findings(burning(), Facts(known.end, known, budget(1500, period="yearly")))
+    assert [(one.part, one.value) for one in found] == [("actual 80", 1600), ("actual 100", 1600)]
 
 
 def test_of_a_month_that_has_ended_no_forecast_is_news() -> None:
@@ -324,7 +330,7 @@ def test_no_history_makes_a_budget_fire_twice_in_a_period(steps: list[tuple[str,
     team = budget(800, thresholds=(Threshold(Decimal(50)), Threshold(Decimal(100)), Threshold(Decimal(90), "forecast")))
 
     def facts(figures: Spend, now: date) -> Facts:
-        return Facts(now, figures, team, lambda days: twice_what_was_spent(figures, days))
+        return Facts(now, figures, team, projected=lambda days: twice_what_was_spent(figures, days))
 
     never_twice(steps, burning(), facts, lambda now: window_of(burning(), now, team))
 

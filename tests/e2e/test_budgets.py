@@ -62,7 +62,7 @@ def settled(page: Any) -> None:
 
 
 def test_a_budget_is_set_up_changed_and_removed_by_keyboard(open_page: Open, kept: Kept) -> None:
-    page = visit(open_page, kept)
+    page = visit(open_page, kept, quiet=True)
     page.get_by_role("link", name="Set up the first budget").press("Enter")
     page.wait_for_function("document.activeElement.tagName === 'H2'")
     page.get_by_label("Name").fill("Team <i>")
