@@ -57,7 +57,7 @@ def test_only_what_is_wholly_of_ones_accounts_is_there(door: Door, who: str) -> 
     assert names(door, who, "/api/v1/budgets") == {"budget of mine"}
     assert names(door, who, "/api/v1/rules") == {"rule of mine", "burn of mine"}
     assert names(door, who, "/api/v1/alerts") == {"rule of mine", "burn of mine"}
-    assert len(names(door, "viewer", "/api/v1/alerts")) == 8 + 1, "two of each scope, and stale data"
+    assert len(names(door, "viewer", "/api/v1/alerts")) == 8, "two of each scope"
 
 
 def test_its_figures_are_the_same_as_for_those_who_see_all(door: Door) -> None:
