@@ -8,18 +8,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Final
 
 from app.backends import Backends
-from app.core.alerts import FoundAnomaly, Mover, Week, anomaly, data_stale, last_week, noticed, quarantined, weekly
+from app.budgets import rules_of
+from app.core.alerts import (
+    FoundAnomaly,
+    Mover,
+    Week,
+    anomaly,
+    data_stale,
+    last_week,
+    noticed,
+    quarantined,
+    rule_alert,
+    stale_prefix,
+    weekly,
+)
 from app.core.messages import resolution
 from app.core.notifications import Notification
 from app.core.periods import DateRange
 from app.core.query import CostQuery
 from app.core.restatements import Move
-from app.costs import Snapshot, ledgers_of, snapshot
+from app.core.rules import AlertRecord, Rule, stale_finding
+from app.costs import Ledgers, Snapshot, ledgers_of, snapshot
 from app.notifications import met, notify
 
 log = logging.getLogger(__name__)
@@ -38,8 +52,10 @@ def tell_what_happened(backends: Backends) -> int:
         return 0
     seen = [met(backends, name).since or backends.clock() for name in backends.channels]
     since = max(min(seen), backends.clock() - LOOK_BACK)
-    found = [*_quarantined(backends, since), *_noticed(backends, since)]
-    return notify(backends, [*found, *_stale(backends)]) + _weekly(backends)
+    rules = [rule for rule in rules_of(backends) if rule.on]
+    found = [*_quarantined(backends, since, rules), *_noticed(backends, since)]
+    told = notify(backends, found) + sum(_told_stale(backends, rule) for rule in rules if rule.kind == "data_stale")
+    return told + _weekly(backends)
 
 
 def tell_anomalies(backends: Backends, found: list[FoundAnomaly]) -> int:
@@ -48,7 +64,33 @@ def tell_anomalies(backends: Backends, found: list[FoundAnomaly]) -> int:
     return notify(backends, [anomaly(one, settings.currency, settings.public_url) for one in found])
 
 
-def _quarantined(backends: Backends, since: datetime) -> Iterator[Notification]:
+def tell_alerts(backends: Backends, alerts: list[tuple[AlertRecord, Rule]]) -> int:
+    """Record notifications of alerts of rules on spend and on budgets: each once, and once when it is over.
+
+    A channel that is for some accounts is told of what is wholly about them: the figure of a wider scope is not theirs.
+    """
+    told, settings = 0, backends.settings
+    for record, rule in alerts:
+        told += notify(
+            _seeing(backends, record.accounts), [rule_alert(record, rule, settings.currency, settings.public_url)]
+        )
+    return told
+
+
+def _seeing(backends: Backends, accounts: tuple[str, ...]) -> Backends:
+    """With the channels that are for all accounts, or for all of these."""
+    seeing = {
+        name: one
+        for name, one in backends.channels.items()
+        if not one.accounts or (accounts and set(accounts) <= set(one.accounts))
+    }
+    return replace(backends, channels=seeing)
+
+
+def _quarantined(backends: Backends, since: datetime, rules: list[Rule]) -> Iterator[Notification]:
+    asked = next((rule for rule in rules if rule.kind == "source_quarantined"), None)
+    if asked is None:
+        return
     cursor = None
     for _ in range(MOST_PAGES):
         listed = backends.metadata.ingestions(limit=PAGE, cursor=cursor, status="quarantined")
@@ -56,7 +98,7 @@ def _quarantined(backends: Backends, since: datetime) -> Iterator[Notification]:
             if one.started < since:
                 return
             if one.source == backends.source.root:
-                yield quarantined(one, backends.settings.public_url)
+                yield quarantined(one, backends.settings.public_url, asked.severity)
         if (cursor := listed.next_cursor) is None:
             return
 
@@ -73,18 +115,37 @@ def _noticed(backends: Backends, since: datetime) -> Iterator[Notification]:
             return
 
 
-def _stale(backends: Backends) -> Iterator[Notification]:
+def newest_day(ledgers: Ledgers, rule: Rule) -> date | None:
+    """The newest day with figures of the rule's accounts (of any, where it names none)."""
+    wanted = set(rule.scope.account)
+    return max(
+        (
+            day
+            for day, record in ledgers.records.items()
+            if record.accounts and (not wanted or wanted & set(record.accounts))
+        ),
+        default=None,
+    )
+
+
+def _told_stale(backends: Backends, rule: Rule) -> int:
+    return notify(backends, _stale(backends, rule))
+
+
+def _stale(backends: Backends, rule: Rule) -> Iterator[Notification]:
     """One incident while no newer day comes; when one has, that it is over is told where the incident was."""
-    reported = [day for day, record in ledgers_of(backends).records.items() if record.accounts]
-    if not reported:
+    newest, now = newest_day(ledgers_of(backends), rule), backends.clock()
+    if newest is None:
         return
-    newest, now = max(reported), backends.clock()
-    current = data_stale(newest, now, backends.settings.public_url)
-    if backends.today() - newest >= timedelta(days=backends.settings.stale_days):
+    current = data_stale(newest, now, backends.settings.public_url, rule)
+    if stale_finding(rule, newest, now) is not None:
         yield current
+    prefix = stale_prefix(rule)
     for delivery in backends.metadata.deliveries(limit=PAGE).items:
         told = delivery.notification
-        if told.kind == "data_stale" and not told.resolved and told.key < current.key and delivery.status == "sent":
+        # Keys end with a day: the prefix of one rule is none of another's.
+        ours = told.kind == "data_stale" and told.key.startswith(prefix) and len(told.key) == len(current.key)
+        if ours and not told.resolved and told.key < current.key and delivery.status == "sent":
             yield resolution(told, now)
 
 

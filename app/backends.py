@@ -123,6 +123,11 @@ def open_announcements(settings: Settings) -> Announcements | None:
     return SqsAnnouncements(settings.events_queue, settings.source)
 
 
+def has_ledger(settings: Settings) -> bool:
+    """Whether there is one to ask without making it: a machine that only pushes dashboards may have none."""
+    return settings.mongodb_uri is not None or (store_dir(settings) / "metadata.sqlite").exists()
+
+
 def open_metadata(settings: Settings) -> Metadata:
     if settings.mongodb_uri:
         from app.adapters.mongodb import MongoMetadata

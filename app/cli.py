@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import date
-from functools import wraps
 from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -19,6 +18,7 @@ import click
 from app import __version__
 from app.backends import Backends, open_backends, open_source, utc_now
 from app.config import Settings, read_settings
+from app.console import Command, say, told_in_one_line
 from app.core import amounts
 from app.core.anomaly import Anomaly
 from app.core.anomalyrecords import AnomalyRecord
@@ -27,29 +27,7 @@ from app.core.jobs import FINAL, Job
 from app.core.people import AuditEntry
 from app.core.query import CostQuery, filters_from
 from app.errors import CannotStart, InvalidInput, SpendscopeError
-
-Command = Callable[..., Any]
-
-
-def say(text: str) -> None:
-    click.echo(text)
-
-
-def told_in_one_line(command: Command) -> Command:
-    """What Spendscope raises on purpose is one line on stderr and an exit code, never a stack trace."""
-
-    @wraps(command)
-    def told(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except SpendscopeError as error:
-            click.echo(f"spendscope: {error.message}", err=True)
-            sys.exit(2 if isinstance(error, (CannotStart, InvalidInput)) else 1)
-        except ModuleNotFoundError as error:
-            click.echo(f"spendscope: the package {error.name} is missing. Run `make setup`.", err=True)
-            sys.exit(2)
-
-    return told
+from app.rulecommands import budget, rule
 
 
 @contextmanager
@@ -825,6 +803,18 @@ def _monthly_budget(command: Command) -> Command:
     )(command)
 
 
+def _stored_budget(settings: Settings) -> str | None:
+    """The amount of the stored budget that Grafana's rules can be about; None where there is none, or no ledger here.
+
+    Raises Unavailable when there is a ledger that does not answer: a rule must not be paused by that.
+    """
+    from app.backends import has_ledger, open_metadata
+    from app.core.budgets import of_everything_a_month
+
+    found = of_everything_a_month(open_metadata(settings).budgets()) if has_ledger(settings) else None
+    return None if found is None else amounts.text(found.amount)
+
+
 @main.group()
 def grafana() -> None:
     """Dashboards and alert rules for Grafana (docs/grafana.md)."""
@@ -839,8 +829,9 @@ def grafana() -> None:
     help="Folder to write dashboards/ and provisioning/ to.",
 )
 @_monthly_budget
+@click.option("--stored-budget", is_flag=True, help="Take the amount from the stored budget of everything a month.")
 @told_in_one_line
-def grafana_export(out: Path, monthly_budget: str | None) -> None:
+def grafana_export(out: Path, monthly_budget: str | None, stored_budget: bool) -> None:
     """Write dashboards, data sources, alert rules, contact points and policy as provisioning files.
 
     Only what differs is written; secrets stay names of environment variables.
@@ -848,7 +839,10 @@ def grafana_export(out: Path, monthly_budget: str | None) -> None:
     from app.grafana.choices import choices_from
     from app.grafana.files import export
 
-    written = export(out, choices_from(read_settings(), monthly_budget))
+    settings = read_settings()
+    if stored_budget:
+        monthly_budget = monthly_budget or _stored_budget(settings)
+    written = export(out, choices_from(settings, monthly_budget))
     for name in written:
         say(f"written    {out / name}")
     say(f"{len(written)} files written" if written else f"{out} is up to date")
@@ -858,14 +852,22 @@ def grafana_export(out: Path, monthly_budget: str | None) -> None:
 @_monthly_budget
 @told_in_one_line
 def grafana_push(monthly_budget: str | None) -> None:
-    """Write the same into the Grafana at GRAFANA_URL, with GRAFANA_TOKEN. Pushing again changes nothing."""
+    """Write the same into the Grafana at GRAFANA_URL, with GRAFANA_TOKEN. Pushing again changes nothing.
+
+    The budget alerts go by the stored budget of everything a month, unless --monthly-budget is given.
+    """
     from app.backends import open_dashboards
     from app.grafana.choices import choices_from
     from app.grafana.push import push
 
     settings = read_settings()
-    for step in push(open_dashboards(settings), choices_from(settings, monthly_budget), settings):
+    choices = choices_from(settings, monthly_budget or _stored_budget(settings))
+    for step in push(open_dashboards(settings), choices, settings):
         say(f"{step.done:<10} {step.what}{f': {step.reason}' if step.reason else ''}")
+
+
+main.add_command(budget)
+main.add_command(rule)
 
 
 @main.group()

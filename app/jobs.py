@@ -15,7 +15,7 @@ from app.errors import InvalidInput, Refused, Unavailable
 
 log = logging.getLogger(__name__)
 
-AVAILABLE: Final = frozenset({"ingest", "collect", "backfill", "detect"})
+AVAILABLE: Final = frozenset({"ingest", "collect", "backfill", "detect", "judge"})
 """Kinds that have a function in this version (workers.jobs.HANDLERS)."""
 
 

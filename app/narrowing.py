@@ -22,9 +22,12 @@ from app.core.access import (
     narrowed_notice,
     narrowed_query,
     narrowed_reference,
+    seen_alert,
     seen_anomaly,
+    seen_rule,
 )
 from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
+from app.core.budgets import Budget
 from app.core.jobs import Job
 from app.core.ledger import DayRecord, Ingestion
 from app.core.query import CostQuery
@@ -32,10 +35,13 @@ from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision
 from app.core.retention import MonthTotals
 from app.core.rollup import CostFrame, Rollup
+from app.core.rules import AlertRecord, Rule
 from app.errors import Forbidden, NotFound
 from app.ports import CostStore, Listing, Metadata, Source
 
 Item = TypeVar("Item")
+
+OF_YOURS: Final = "what is about all accounts, or about others', is set up by somebody who sees them."
 
 MOST_ROUNDS: Final = 50
 """Pages of a list that are looked through for one page of what may be seen."""
@@ -196,6 +202,59 @@ class NarrowedMetadata(_Closed):
 
     def planned_spend(self) -> list[PlannedSpend]:
         return [plan for plan in self._whole.planned_spend() if plan.scope.account in self._accounts]
+
+    # --- budgets, rules, alerts
+
+    def budget(self, id: str) -> Budget | None:
+        found = self._whole.budget(id)
+        return found if found and found.seen_by(self._accounts) else None
+
+    def budgets(self) -> list[Budget]:
+        return [budget for budget in self._whole.budgets() if budget.seen_by(self._accounts)]
+
+    def put_budget(self, budget: Budget) -> bool:
+        """One that is and stays wholly of these accounts."""
+        if not budget.seen_by(self._accounts):
+            raise Forbidden(f"scope and owners of a budget must name accounts you see: {OF_YOURS}")
+        if budget.revision > 1 and self.budget(budget.id) is None:
+            raise NotFound("There is no such budget.")
+        return self._whole.put_budget(budget)
+
+    def remove_budget(self, id: str, revision: int) -> bool:
+        return self.budget(id) is not None and self._whole.remove_budget(id, revision)
+
+    def rule(self, id: str) -> Rule | None:
+        found = self._whole.rule(id)
+        return self._see_rule(found) if found else None
+
+    def rules(self) -> list[Rule]:
+        return _those(self._see_rule, self._whole.rules())
+
+    def put_rule(self, rule: Rule) -> bool:
+        """One that is and stays wholly of these accounts."""
+        if self._see_rule(rule) is None:
+            raise Forbidden(f"scope of a rule must name accounts you see: {OF_YOURS}")
+        if rule.revision > 1 and self.rule(rule.id) is None:
+            raise NotFound("There is no such rule.")
+        return self._whole.put_rule(rule)
+
+    def remove_rule(self, id: str, revision: int) -> bool:
+        return self.rule(id) is not None and self._whole.remove_rule(id, revision)
+
+    def _see_rule(self, rule: Rule) -> Rule | None:
+        return seen_rule(rule, self._accounts, self._whole.budget(rule.budget) if rule.budget else None)
+
+    def alert(self, id: str) -> AlertRecord | None:
+        found = self._whole.alert(id)
+        return seen_alert(found, self._accounts) if found else None
+
+    def alerts(
+        self, *, limit: int, cursor: str | None = None, rule: str | None = None, state: str | None = None
+    ) -> Listing[AlertRecord]:
+        def page(limit: int, cursor: str | None) -> Listing[AlertRecord]:
+            return self._whole.alerts(limit=limit, cursor=cursor, rule=rule, state=state)
+
+        return _seen(page, lambda item: seen_alert(item, self._accounts), limit, cursor)
 
     # --- jobs
 

@@ -12,6 +12,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, Literal, Protocol, TypeVar
 
 from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
+from app.core.budgets import Budget
 from app.core.charges import Totals
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
@@ -21,6 +22,7 @@ from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
 from app.core.rollup import Rollup
+from app.core.rules import AlertRecord, Rule
 from app.core.signon import Identity
 
 if TYPE_CHECKING:
@@ -287,6 +289,47 @@ class Anomalies(Protocol):
         """False when there is none with this id."""
 
 
+class Budgets(Protocol):
+    """Budgets (core.budgets), rules and the alerts they raised (core.rules). A change is one compare-and-set of one
+    record: it is stored if the stored revision is the one before (1: if there is none); False when somebody else was
+    faster."""
+
+    def put_budget(self, budget: Budget) -> bool: ...
+
+    def budget(self, id: str) -> Budget | None: ...
+
+    def budgets(self) -> list[Budget]:
+        """By name and id."""
+
+    def remove_budget(self, id: str, revision: int) -> bool:
+        """False when there is none with this id and revision."""
+
+    def put_rule(self, rule: Rule) -> bool: ...
+
+    def rule(self, id: str) -> Rule | None: ...
+
+    def rules(self) -> list[Rule]:
+        """By name and id."""
+
+    def remove_rule(self, id: str, revision: int) -> bool:
+        """False when there is none with this id and revision. Its alerts stay."""
+
+    def put_alert(self, record: AlertRecord) -> bool: ...
+
+    def alert(self, id: str) -> AlertRecord | None: ...
+
+    def alerts(
+        self, *, limit: int, cursor: str | None = None, rule: str | None = None, state: str | None = None
+    ) -> Listing[AlertRecord]:
+        """Newest first. Raises InvalidInput for a cursor it did not give out."""
+
+    def alerts_of(self, rule: str, since: date) -> list[AlertRecord]:
+        """Those of a rule that are open or have a day on or after `since`, in no order."""
+
+    def forget_alerts(self, *, fired_before: datetime) -> int:
+        """Housekeeping: drop those that are over and fired before this; how many."""
+
+
 class Jobs(Protocol):
     """Job records (core.jobs). Every transition is one compare-and-set on the claim's token."""
 
@@ -468,7 +511,7 @@ class Copies(Protocol):
         """
 
 
-class Metadata(Ledger, History, References, Anomalies, Jobs, Schedule, Outbox, People, Copies, Protocol):
+class Metadata(Ledger, History, References, Anomalies, Budgets, Jobs, Schedule, Outbox, People, Copies, Protocol):
     """The metadata store: one technology behind all of it."""
 
     def prepare(self) -> None:

@@ -124,7 +124,7 @@
   // --- drawing ----------------------------------------------------------------------------------------------------
 
   const CHARTS = ["daily", "regions", "comparison", "usage"];
-  const NAMES = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "other", "accent", "muted", "ink", "line", "card", "hole", "heat-low", "heat-high"];
+  const NAMES = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "other", "accent", "up", "muted", "ink", "line", "card", "hole", "heat-low", "heat-high"];
   let figures = {};
   let lastDrawn = null;
   let drawnSearch = null;

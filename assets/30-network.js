@@ -12,7 +12,7 @@
     const url = typeof resource === "string" ? resource : resource.url;
     if (!url.includes(CALLBACK)) return original.apply(this, arguments);
     const body = String(options && options.body);
-    const draws = /"(url|data-url|data-view|anomalies-url)","property"/.test(body);
+    const draws = /"(url|data-url|data-view|anomalies-url|budgets-url)","property"/.test(body);
     const polls = body.includes('"data-tick"'); // somebody who watches jobs should not see the page fade
     if (!polls) busy(1);
     try {

@@ -39,5 +39,5 @@ mkdirSync(assets + "fonts", { recursive: true });
 copyFileSync(modules + "@fontsource-variable/inter/files/inter-latin-wght-normal.woff2", assets + "fonts/inter.woff2");
 
 mkdirSync(assets + "icons", { recursive: true });
-for (const icon of ["speedometer2", "link-45deg", "moon-stars", "sun", "download", "funnel", "exclamation-triangle", "info-circle", "x", "calendar3"])
+for (const icon of ["speedometer2", "link-45deg", "moon-stars", "sun", "download", "funnel", "exclamation-triangle", "info-circle", "x", "calendar3", "bullseye"])
   copyFileSync(`${modules}bootstrap-icons/icons/${icon}.svg`, `${assets}icons/${icon}.svg`);

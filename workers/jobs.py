@@ -27,6 +27,7 @@ from app.errors import BadCredentials, InvalidInput, NotFound, Refused, Spendsco
 from app.ingest import Outcome, Progress, ingest_object
 from workers.collecting import backfill, collect
 from workers.detecting import look_for_anomalies
+from workers.judging import judge_rules
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "collect": collect,
     "backfill": backfill,
     "detect": look_for_anomalies,
+    "judge": judge_rules,
 }
 
 

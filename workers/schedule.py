@@ -19,6 +19,7 @@ from app.config import Settings
 from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
 from app.ingest import ANNOUNCED, UNREADABLE, look_at, mark, watch
+from app.judging import forget_alerts, judge_when_drained
 from app.notifications import forget
 from app.ports import Announcement, Announcements
 from app.reconciliation import take_references
@@ -36,7 +37,7 @@ MOST_PUSHED: Final = 1000
 """Jobs handed to the queue in one go: after a queue was emptied the next ones follow while these are being done."""
 
 DRAINED_SECONDS: Final = 15
-"""How often it is looked whether all that arrived is ingested, so that anomalies can be looked for."""
+"""How often it is looked whether all that arrived is ingested, so that anomalies can be looked for and rules judged."""
 
 IDLE_SECONDS: Final = 0.5
 """Pause after nothing was heard, for a queue that does not wait as it was asked to."""
@@ -185,6 +186,7 @@ class Watching:
         self._slots: dict[str, datetime] = {}
         self._repaired = self._begun = False
         self._judged: tuple[int, date] | None = None
+        self._ruled: tuple[int, datetime] | None = None
         self._look_from: datetime | None = None
         self._schedule, self._source = Outage("schedule"), Outage("source")
         self._references = Outage("references")
@@ -211,7 +213,7 @@ class Watching:
         if self._is_due("housekeeping", 24 * 60 * 60):
             due.append(self._keep_house)
         if self._is_due("drained", DRAINED_SECONDS):
-            due.append(self._detect)
+            due += [self._detect, self._judge]
         return due
 
     def _is_due(self, name: str, seconds: int) -> bool:
@@ -252,11 +254,16 @@ class Watching:
         """Anomalies: after what arrived was ingested, and once a day, as time alone settles days."""
         self._judged = detect_when_drained(self._backends, self._judged)
 
+    def _judge(self) -> None:
+        """Rules: after what arrived was ingested, and once an hour, as time alone ends periods and makes data stale."""
+        self._ruled = judge_when_drained(self._backends, self._ruled)
+
     def _keep_house(self) -> None:
         oldest = self._backends.clock() - timedelta(days=self._backends.settings.keep_jobs_days)
         log.info("Housekeeping: %d old jobs forgotten", self._backends.metadata.forget_jobs(finished_before=oldest))
         keep_to_retention(self._backends)
         forget(self._backends)
+        forget_alerts(self._backends)
         forget_old_sessions(self._backends)
 
 

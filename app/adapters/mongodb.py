@@ -44,6 +44,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
+from app.core.budgets import Budget
 from app.core.documents import (
     anomaly_document,
     anomaly_from,
@@ -97,6 +98,15 @@ from app.core.people import (
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
+from app.core.ruledocuments import (
+    alert_document,
+    alert_from,
+    budget_document,
+    budget_from,
+    rule_document,
+    rule_from,
+)
+from app.core.rules import AlertRecord, Rule
 from app.errors import BadCredentials, CannotStart, InvalidInput, Refused, SpendscopeError, Unavailable
 from app.patience import Patience
 from app.ports import Listing
@@ -187,6 +197,12 @@ def _request_ids(database: Database[Document]) -> None:
     """Jobs say which request submitted them; those there are do not, and need not."""
 
 
+def _budgets(database: Database[Document]) -> None:
+    database["budgets"].create_indexes([IndexModel([("name", ASCENDING), ("_id", ASCENDING)])])
+    database["rules"].create_indexes([IndexModel([("name", ASCENDING), ("_id", ASCENDING)])])
+    database["alerts"].create_indexes([_newest("fired"), _newest("fired", "rule"), _newest("fired", "state")])
+
+
 STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (
     _indexes,
     _histories,
@@ -194,6 +210,7 @@ STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (
     _people_indexes,
     _anomalies,
     _request_ids,
+    _budgets,
 )
 """Each makes the next schema version from the one before and may be repeated. Version n = n steps taken."""
 
@@ -647,6 +664,66 @@ class MongoMetadata:
         with self._failures():
             return self._collection("planned_spend").delete_one({"_id": id}).deleted_count == 1
 
+    # --- budgets, rules, alerts
+
+    def put_budget(self, budget: Budget) -> bool:
+        return self._put_revised("budgets", budget_document(budget))
+
+    def budget(self, id: str) -> Budget | None:
+        return self._one("budgets", {"_id": id}, budget_from)
+
+    def budgets(self) -> list[Budget]:
+        return self._all("budgets", {}, [("name", ASCENDING), ("_id", ASCENDING)], budget_from)
+
+    def remove_budget(self, id: str, revision: int) -> bool:
+        return self._removed("budgets", id, revision)
+
+    def put_rule(self, rule: Rule) -> bool:
+        return self._put_revised("rules", rule_document(rule))
+
+    def rule(self, id: str) -> Rule | None:
+        return self._one("rules", {"_id": id}, rule_from)
+
+    def rules(self) -> list[Rule]:
+        return self._all("rules", {}, [("name", ASCENDING), ("_id", ASCENDING)], rule_from)
+
+    def remove_rule(self, id: str, revision: int) -> bool:
+        return self._removed("rules", id, revision)
+
+    def put_alert(self, record: AlertRecord) -> bool:
+        return self._put_revised("alerts", alert_document(record))
+
+    def alert(self, id: str) -> AlertRecord | None:
+        return self._one("alerts", {"_id": id}, alert_from)
+
+    def alerts(
+        self, *, limit: int, cursor: str | None = None, rule: str | None = None, state: str | None = None
+    ) -> Listing[AlertRecord]:
+        filters = {"rule": rule, "state": state}
+        return self._page("alerts", "fired", filters, limit=limit, cursor=cursor, read=_alert_from)
+
+    def alerts_of(self, rule: str, since: date) -> list[AlertRecord]:
+        wanted = {"rule": rule, "$or": [{"state": "open"}, {"last": {"$gte": str(since)}}]}
+        return self._all("alerts", wanted, [("_id", ASCENDING)], alert_from)
+
+    def forget_alerts(self, *, fired_before: datetime) -> int:
+        over = {"state": {"$ne": "open"}, "fired": {"$lt": time_text(fired_before)}}
+        with self._failures():
+            return self._collection("alerts").delete_many(over).deleted_count
+
+    def _put_revised(self, collection: str, given: Document) -> bool:
+        document = _keyed(given, "id")
+        kept = self._collection(collection)
+        with self._failures():
+            if document["revision"] == 1:
+                return _inserted(kept, document)
+            before = {"_id": document["_id"], "revision": document["revision"] - 1}
+            return kept.replace_one(before, document).matched_count == 1
+
+    def _removed(self, collection: str, id: str, revision: int) -> bool:
+        with self._failures():
+            return self._collection(collection).delete_one({"_id": id, "revision": revision}).deleted_count == 1
+
     # --- jobs
 
     def put_job(self, job: Job) -> tuple[Job, bool]:
@@ -1039,6 +1116,10 @@ def _revision_document(revision: Revision) -> Document:
 
 def _reference_id(source: str, month: date) -> str:
     return f"{month} {hashlib.sha256(source.encode()).hexdigest()[:32]}"
+
+
+def _alert_from(document: Document) -> AlertRecord:
+    return alert_from(_with_id(document))
 
 
 def _anomaly_from(document: Document) -> AnomalyRecord:

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
+from app.core.budgets import Budget
 from app.core.documents import (
     DELIVERY_FIELDS,
     JOB_FIELDS,
@@ -72,6 +73,15 @@ from app.core.people import (
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision, RevisionKey
 from app.core.retention import MonthTotals
+from app.core.ruledocuments import (
+    alert_document,
+    alert_from,
+    budget_document,
+    budget_from,
+    rule_document,
+    rule_from,
+)
+from app.core.rules import AlertRecord, Rule
 from app.errors import CannotStart, InvalidInput, SpendscopeError, Unavailable
 from app.patience import Patience
 from app.ports import Listing
@@ -169,6 +179,16 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE planned_spend (id TEXT PRIMARY KEY, start TEXT NOT NULL, document TEXT NOT NULL)",
     ),
     ("ALTER TABLE job ADD COLUMN request_id TEXT",),
+    (
+        "CREATE TABLE budget (id TEXT PRIMARY KEY, name TEXT NOT NULL, revision INTEGER NOT NULL, document TEXT NOT NULL)",
+        "CREATE TABLE rule (id TEXT PRIMARY KEY, name TEXT NOT NULL, revision INTEGER NOT NULL, document TEXT NOT NULL)",
+        """CREATE TABLE alert (
+            id TEXT PRIMARY KEY, rule TEXT NOT NULL, state TEXT NOT NULL, fired TEXT NOT NULL, last TEXT NOT NULL,
+            revision INTEGER NOT NULL, document TEXT NOT NULL)""",
+        "CREATE INDEX alert_newest ON alert (fired, id)",
+        "CREATE INDEX alert_rule ON alert (rule, fired, id)",
+        "CREATE INDEX alert_state ON alert (state, fired, id)",
+    ),
 )
 """Each makes the next schema version from the one before; a released step is never changed. Version n = n steps taken."""
 
@@ -573,6 +593,76 @@ class SqliteMetadata:
     def forget_planned_spend(self, id: str) -> bool:
         return self._changed("DELETE FROM planned_spend WHERE id = :id", {"id": id})
 
+    # --- budgets, rules, alerts
+
+    def put_budget(self, budget: Budget) -> bool:
+        return self._put_named("budget", budget_document(budget))
+
+    def budget(self, id: str) -> Budget | None:
+        return self._one("SELECT document FROM budget WHERE id = ?", id, budget_from)
+
+    def budgets(self) -> list[Budget]:
+        rows = self._rows("SELECT document FROM budget ORDER BY name, id")
+        return [budget_from(orjson.loads(row["document"])) for row in rows]
+
+    def remove_budget(self, id: str, revision: int) -> bool:
+        change = "DELETE FROM budget WHERE id = :id AND revision = :revision"
+        return self._changed(change, {"id": id, "revision": revision})
+
+    def put_rule(self, rule: Rule) -> bool:
+        return self._put_named("rule", rule_document(rule))
+
+    def rule(self, id: str) -> Rule | None:
+        return self._one("SELECT document FROM rule WHERE id = ?", id, rule_from)
+
+    def rules(self) -> list[Rule]:
+        rows = self._rows("SELECT document FROM rule ORDER BY name, id")
+        return [rule_from(orjson.loads(row["document"])) for row in rows]
+
+    def remove_rule(self, id: str, revision: int) -> bool:
+        change = "DELETE FROM rule WHERE id = :id AND revision = :revision"
+        return self._changed(change, {"id": id, "revision": revision})
+
+    def _put_named(self, table: str, document: Values) -> bool:
+        """`table` is ours, never a caller's."""
+        values = {name: document[name] for name in ("id", "name", "revision")} | {"document": _json(document)}
+        if document["revision"] == 1:
+            change = f"INSERT INTO {table} VALUES (:id, :name, :revision, :document) ON CONFLICT DO NOTHING"  # noqa: S608
+        else:
+            change = f"""UPDATE {table} SET name = :name, revision = :revision, document = :document
+                         WHERE id = :id AND revision = :revision - 1"""  # noqa: S608
+        return self._changed(change, values)
+
+    def put_alert(self, record: AlertRecord) -> bool:
+        document = alert_document(record)
+        names = ("id", "rule", "state", "fired", "last", "revision")
+        values = {name: document[name] for name in names} | {"document": _json(document)}
+        if record.revision == 1:
+            change = """INSERT INTO alert VALUES (:id, :rule, :state, :fired, :last, :revision, :document)
+                        ON CONFLICT DO NOTHING"""
+        else:
+            change = """UPDATE alert SET state = :state, last = :last, revision = :revision, document = :document
+                        WHERE id = :id AND revision = :revision - 1"""
+        return self._changed(change, values)
+
+    def alert(self, id: str) -> AlertRecord | None:
+        return self._one("SELECT document FROM alert WHERE id = ?", id, alert_from)
+
+    def alerts(
+        self, *, limit: int, cursor: str | None = None, rule: str | None = None, state: str | None = None
+    ) -> Listing[AlertRecord]:
+        filters = {"rule": rule, "state": state}
+        return self._page("alert", "fired", filters, limit=limit, cursor=cursor, read=_alert_from)
+
+    def alerts_of(self, rule: str, since: date) -> list[AlertRecord]:
+        asked = "SELECT document FROM alert WHERE rule = ? AND (state = 'open' OR last >= ?)"
+        return [_alert_from(row) for row in self._rows(asked, (rule, str(since)))]
+
+    def forget_alerts(self, *, fired_before: datetime) -> int:
+        with self._writing() as connection:
+            change = "DELETE FROM alert WHERE state <> 'open' AND fired < ?"
+            return connection.execute(change, (time_text(fired_before),)).rowcount
+
     # --- jobs
 
     def put_job(self, job: Job) -> tuple[Job, bool]:
@@ -922,6 +1012,10 @@ def _ingestion_from(row: sqlite3.Row) -> Ingestion:
 
 def _notice_from(row: sqlite3.Row) -> Notice:
     return notice_from(orjson.loads(row["document"]))
+
+
+def _alert_from(row: sqlite3.Row) -> AlertRecord:
+    return alert_from(orjson.loads(row["document"]))
 
 
 def _session_from(row: sqlite3.Row) -> Session:

@@ -11,6 +11,7 @@ from werkzeug.exceptions import NotFound as NoSuchPath
 
 from app.api import (
     anomalies,
+    budgets,
     costs,
     health,
     jobs,
@@ -65,6 +66,7 @@ def _routes(requests: Requests) -> tuple[Route, ...]:
         *restatements.ROUTES,
         *reconciliation.ROUTES,
         *anomalies.ROUTES,
+        *budgets.ROUTES,
         *jobs.ROUTES,
         *notifications.ROUTES,
         Route("GET", "/api/v1/openapi.json", openapi_json, "This document", "application/json", tag="about"),

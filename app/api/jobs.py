@@ -12,7 +12,16 @@ from pydantic import BaseModel, ValidationError
 from app import jobs as work
 from app.anomalies import detect_params, submit_detect
 from app.api.ledger import ID
-from app.api.models import BackfillParams, CollectParams, DetectParams, IngestParams, JobAnswer, JobList, JobRequest
+from app.api.models import (
+    BackfillParams,
+    CollectParams,
+    DetectParams,
+    IngestParams,
+    JobAnswer,
+    JobList,
+    JobRequest,
+    JudgeParams,
+)
 from app.api.paging import digest
 from app.api.routes import CURSOR, TEXT, Arguments, Parameter, Route, answered, body_of, limit_of, one_of, wrong_member
 from app.backends import Backends, current
@@ -22,6 +31,7 @@ from app.core.periods import day_from
 from app.core.query import choice
 from app.errors import InvalidInput, NotFound, Refused
 from app.ingest import day_of
+from app.judging import submit_judge
 from app.principal import principal
 
 
@@ -76,6 +86,11 @@ def _detect_params(backends: Backends, given: Mapping[str, Any]) -> dict[str, An
         return detect_params(backends, as_of, backtest=asked.backtest, **limits)
 
 
+def _judge_params(_: Backends, given: Mapping[str, Any]) -> dict[str, Any]:
+    _params(JudgeParams, given)
+    return {}
+
+
 @contextmanager
 def _named_as_member() -> Iterator[None]:
     """A wrong value is one of `params`."""
@@ -90,6 +105,7 @@ PARAMS: Final[Mapping[str, Callable[[Backends, Mapping[str, Any]], dict[str, Any
     "collect": _collect_params,
     "backfill": _backfill_params,
     "detect": _detect_params,
+    "judge": _judge_params,
 }
 """Checks what a kind of job is given and makes it complete."""
 
@@ -103,6 +119,8 @@ def _submit(backends: Backends, kind: str, params: dict[str, Any], request_key: 
         return work.submit(backends, kind, params, key=key, priority=priority)
     if request_key is None and kind == "detect":
         return submit_detect(backends, params)
+    if request_key is None and kind == "judge":
+        return submit_judge(backends)
     if request_key is None:
         return submit_collection(backends, kind, params)
     name = _id_of(request_key)
@@ -157,7 +175,7 @@ ROUTES: Final = (
         "Submit work",
         JobAnswer,
         about="`ingest` takes one file from the source; new files are found without it. `collect` and `backfill` ask Cost "
-        "Explorer, which costs 0.01 USD a request; the job's result says how many there were. `detect` is run by itself after files were ingested.",
+        "Explorer, which costs 0.01 USD a request; the job's result says how many there were. `detect` and `judge` are run by themselves after files were ingested.",
         parameters=(
             Parameter(
                 "Idempotency-Key",

@@ -450,9 +450,9 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    kind: Literal["ingest", "collect", "backfill", "detect", "scan"] = Field(
+    kind: Literal["ingest", "collect", "backfill", "detect", "judge", "scan"] = Field(
         description="`ingest` takes one cost file from the source, `collect` asks Cost Explorer for days, `backfill` for "
-        "months of history, `detect` looks for anomalies in what is stored. `scan` is not available yet."
+        "months of history, `detect` looks for anomalies in what is stored, `judge` whether rules hold. `scan` is not available yet."
     )
     params: dict[str, Any] = Field(
         default_factory=dict,
@@ -494,6 +494,12 @@ class DetectParams(BaseModel):
     backtest: bool = Field(False, description="Count the alerts of the last 12 months instead.")
     min_daily: float | None = Field(None, ge=0, le=1e12, description="Excess on one day that is worth an alert.")
     min_total: float | None = Field(None, ge=0, le=1e12, description="Excess that an anomaly must be worth in all.")
+
+
+class JudgeParams(BaseModel):
+    """Every rule that is on is judged."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 # --- anomalies ----------------------------------------------------------------------------------------------------

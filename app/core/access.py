@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Final
 
 from app.core.anomalyrecords import AnomalyRecord
+from app.core.budgets import Budget
 from app.core.charges import Totals
 from app.core.exact import total
 from app.core.jobs import Job
@@ -23,6 +24,7 @@ from app.core.query import CostQuery
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice
 from app.core.retention import MonthTotals
+from app.core.rules import AlertRecord, Rule
 from app.errors import InvalidInput, Reason
 
 
@@ -189,6 +191,18 @@ def seen_anomaly(record: AnomalyRecord, accounts: frozenset[str]) -> AnomalyReco
     scopes = (record.scope, *(part.scope for part in record.contributions))
     named = {scope.account for scope in scopes if scope.account is not None}
     return record if named and named <= accounts else None
+
+
+def seen_rule(rule: Rule, accounts: frozenset[str], budget: Budget | None) -> Rule | None:
+    """Whole or not at all. One about a budget is seen by those who see the budget."""
+    if rule.kind == "budget_burn":
+        return rule if budget is not None and budget.seen_by(accounts) else None
+    return rule if rule.scope.inside(accounts) else None
+
+
+def seen_alert(record: AlertRecord, accounts: frozenset[str]) -> AlertRecord | None:
+    """Whole or not at all: its figure is one of all its accounts together."""
+    return record if record.accounts and accounts.issuperset((*record.accounts, *record.owners)) else None
 
 
 def narrowed_months(found: MonthTotals, accounts: frozenset[str]) -> MonthTotals:

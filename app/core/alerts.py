@@ -16,6 +16,7 @@ from app.core.messages import RESOLVED
 from app.core.notifications import Notification, Severity
 from app.core.periods import DateRange
 from app.core.restatements import Move, Notice, move_of
+from app.core.rules import BUILT_IN, AlertRecord, Rule
 
 CENT: Final = Decimal("0.01")
 NAMED: Final = 10
@@ -47,7 +48,7 @@ def page(public_url: str, days: DateRange, accounts: Sequence[str] = ()) -> str:
     return f"{public_url.rstrip('/')}/?{urlencode(pairs)}"
 
 
-def quarantined(ingestion: Ingestion, public_url: str) -> Notification:
+def quarantined(ingestion: Ingestion, public_url: str, severity: Severity = "warning") -> Notification:
     """A cost file that was not taken. The same bytes under the same name are told once."""
     reason = ingestion.reason
     facts = [("File", f"{ingestion.source}{ingestion.key}")]
@@ -59,13 +60,18 @@ def quarantined(ingestion: Ingestion, public_url: str) -> Notification:
     day = ingestion.day
     return Notification(
         kind="quarantined",
-        severity="warning",
+        severity=severity,
         title=f"{ingestion.key} was quarantined",
-        key=f"quarantined/{ingestion.source}{ingestion.key}/{ingestion.sha256 or ingestion.version}",
+        key=f"quarantined/{bytes_of(ingestion)}",
         occurred=ingestion.finished or ingestion.started,
         facts=tuple(facts),
         link=page(public_url, DateRange(day, day + timedelta(days=1))) if day else public_url,
     )
+
+
+def bytes_of(ingestion: Ingestion) -> str:
+    """What makes two refused files the same one."""
+    return f"{ingestion.source}{ingestion.key}/{ingestion.sha256 or ingestion.version}"
 
 
 def noticed(notice: Notice, currency: str, public_url: str) -> Notification:
@@ -88,25 +94,33 @@ def noticed(notice: Notice, currency: str, public_url: str) -> Notification:
     )
 
 
-def data_stale(newest: date, now: datetime, public_url: str) -> Notification:
-    """No day newer than `newest` has come: one incident until one does."""
+def data_stale(newest: date, now: datetime, public_url: str, rule: Rule | None = None) -> Notification:
+    """No day newer than `newest` has come (of a rule's accounts): one incident until one does."""
     days = (now.astimezone(UTC).date() - newest).days
+    accounts = rule.scope.account if rule else ()
+    of = f" of {', '.join(accounts[:NAMED])}" if accounts else ""
+    facts = [("Newest day", str(newest))]
+    facts += [("Rule", rule.name)] if rule and rule.id not in BUILT_IN else []
+    facts.append(("What to do", "Look at the source and the collector: `spendscope status` and `spendscope doctor`."))
     return Notification(
         kind="data_stale",
-        severity="critical",
-        title=f"No new cost data: the newest day is {newest}, {days} days ago",
-        key=stale_key(newest),
+        severity=rule.severity if rule else "critical",
+        title=f"No new cost data{of}: the newest day is {newest}, {days} days ago",
+        key=stale_key(newest, rule),
         occurred=now,
-        facts=(
-            ("Newest day", str(newest)),
-            ("What to do", "Look at the source and the collector: `spendscope status` and `spendscope doctor`."),
-        ),
+        facts=tuple(facts),
         link=public_url,
+        accounts=accounts,
     )
 
 
-def stale_key(newest: date) -> str:
-    return f"data_stale/{newest}"
+def stale_key(newest: date, rule: Rule | None = None) -> str:
+    return f"{stale_prefix(rule)}{newest}"
+
+
+def stale_prefix(rule: Rule | None) -> str:
+    """Of the keys of a rule's incidents, which end with a day."""
+    return "data_stale/" if rule is None or rule.id in BUILT_IN else f"data_stale/{rule.id}/"
 
 
 @dataclass(frozen=True)
@@ -165,6 +179,62 @@ def anomaly(found: FoundAnomaly, currency: str, public_url: str) -> Notification
         accounts=(found.account,) if found.account else (),
         resolved=found.is_over,
     )
+
+
+# --- rules on spend and on budgets ------------------------------------------------------------------------------------
+
+_AGAINST: Final = {"previous": "the {per} before", "last_month": "the same {per} a month before"}
+
+
+def rule_alert(record: AlertRecord, rule: Rule, currency: str, public_url: str) -> Notification:
+    """One episode of a rule on spend or on a budget, in words; told once, and once more when it is over."""
+    over = record.resolved is not None
+    facts = [("Rule", record.name), ("Days", _days(record)), *_figures(record, rule, currency)]
+    facts += [(part.capitalize(), _named(values)) for part, values in rule.scope.parts() if values]
+    facts += [("Now", record.why)] if over and record.why else []
+    return Notification(
+        kind="budget" if record.kind == "budget_burn" else "spend",
+        severity=record.severity,
+        title=f"{record.name}: {_headline(record, rule, currency)}",
+        key=f"rule/{record.id}" + (RESOLVED if over else ""),
+        occurred=record.resolved if record.resolved else record.fired,
+        facts=tuple(facts),
+        link=f"{public_url.rstrip('/')}/budgets?{urlencode([('alert', record.id)])}",
+        accounts=record.owners or record.accounts,
+        resolved=over,
+    )
+
+
+def _days(record: AlertRecord) -> str:
+    return str(record.start) if record.start == record.last else f"{record.start} to {record.last}"
+
+
+def _named(values: Sequence[str]) -> str:
+    left = len(values) - NAMED
+    return ", ".join(values[:NAMED]) + (f" and {left} more" if left > 0 else "")
+
+
+def _headline(record: AlertRecord, rule: Rule, currency: str) -> str:
+    if record.undone:
+        return "it is not so any more"
+    if record.kind == "budget_burn":
+        of, _, threshold = record.part.partition(" ")
+        percent = record.percent
+        verb = "is expected to be used" if of == "forecast" else "is used"
+        return f"{percent:.1f} % of the budget {verb} (threshold {threshold} %)"
+    if record.kind == "change":
+        return change(Move(record.limit, record.value), currency)
+    return f"{money(record.value, currency)} in a {rule.per}, above {money(record.limit, currency)}"
+
+
+def _figures(record: AlertRecord, rule: Rule, currency: str) -> list[tuple[str, str]]:
+    if record.kind == "budget_burn":
+        spent = "Expected" if record.part.startswith("forecast") else "Spent"
+        return [(spent, money(record.value, currency)), ("Budget", money(record.limit, currency))]
+    if record.kind == "change":
+        before = _AGAINST[rule.against or "previous"].format(per=rule.per)
+        return [("Spend", money(record.value, currency)), (before.capitalize(), money(record.limit, currency))]
+    return [("Spend", money(record.value, currency)), ("Limit", f"{money(record.limit, currency)} a {rule.per}")]
 
 
 # --- the week ---------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ JOB_STATUSES: Final = (
     "superseded",
 )
 FINAL: Final = frozenset({"done", "done-noop", "quarantined", "failed", "cancelled", "superseded"})
-KINDS: Final = ("ingest", "collect", "backfill", "detect", "scan")
+KINDS: Final = ("ingest", "collect", "backfill", "detect", "judge", "scan")
 
 
 @dataclass(frozen=True)

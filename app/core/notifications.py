@@ -16,8 +16,10 @@ from datetime import datetime, time, timedelta
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
-NotificationKind = Literal["anomaly", "restated", "quarantined", "data_stale", "weekly", "digest", "test"]
-KINDS: Final = ("anomaly", "restated", "quarantined", "data_stale", "weekly")
+NotificationKind = Literal[
+    "anomaly", "budget", "spend", "restated", "quarantined", "data_stale", "weekly", "digest", "test"
+]
+KINDS: Final = ("anomaly", "budget", "spend", "restated", "quarantined", "data_stale", "weekly")
 """What a channel may choose from; digests and tests come by themselves."""
 
 Severity = Literal["info", "warning", "critical"]

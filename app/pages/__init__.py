@@ -7,12 +7,13 @@ from typing import Final
 
 import dash
 
-from app.pages import anomalies, data, overview
+from app.pages import anomalies, budgets, data, overview
 from app.ui import controls, shell
 
 PAGES: Final[tuple[tuple[str, str, str, ModuleType], ...]] = (
     ("/", "Overview", "speedometer2", overview),
     ("/anomalies", "Anomalies", "exclamation-triangle", anomalies),
+    ("/budgets", "Budgets", "bullseye", budgets),
     ("/data", "Data", "calendar3", data),
 )
 """Path, name, icon, module with `layout(**params)` and `register(app)`."""

@@ -318,7 +318,7 @@ def test_an_empty_account_set_sees_nothing(tmp_path: Any) -> None:
 
 # --- the views between the stores and those who see some accounts --------------------------------------------------
 
-CLOSED_METADATA = {"put_planned_spend", "forget_planned_spend",
+CLOSED_METADATA = {"put_planned_spend", "forget_planned_spend", "put_alert", "alerts_of", "forget_alerts",
     "prepare", "close", "put_day_record", "put_ingestion", "known_versions", "claim", "renew", "finish",
     "requeue", "forget_jobs", "take_slot", "add_revisions", "revision_keys", "add_notice", "put_month_totals", "put_reference", "reference_versions",
     "put_user", "user", "user_named", "users", "has_users",

@@ -31,6 +31,7 @@ from app.core.retention import MonthTotals
 from app.core.scopes import Scope
 from app.errors import CannotStart, InvalidInput, Reason
 from app.ports import Metadata
+from tests.contracts.budgets import BudgetsContract
 from tests.contracts.people import PeopleContract
 from tests.forking import context
 
@@ -184,7 +185,7 @@ def in_processes(count: int, work: Callable[..., Any], arguments: list[tuple[Any
         return pool.starmap(work, arguments, chunksize=1)
 
 
-class MetadataContract(PeopleContract):
+class MetadataContract(PeopleContract, BudgetsContract):
     """Subclasses give `store`, prepared and empty, and `open_store`, which opens the same one in any process."""
 
     contested = 200

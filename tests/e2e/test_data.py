@@ -77,7 +77,7 @@ def day_file(cost: str = "10.5") -> bytes:
 
 
 @pytest.fixture
-def operated(tmp_path: Path) -> Iterator[Operated]:
+def operated(tmp_path: Path, profiles: list[Any]) -> Iterator[Operated]:
     """25 days of three accounts that end yesterday; one day never came, one was refused."""
     ticks, queue = itertools.count(), Working()
     backends = replace(
@@ -90,6 +90,8 @@ def operated(tmp_path: Path) -> Iterator[Operated]:
             found.write(day, day_file("1.2.3" if day == REFUSED else "10.5"))
             run_job(backends, submitted(backends, day).id, HANDLERS)
     yield found
+    for profile in profiles:
+        profile.close()
     found.served.stop()
     backends.metadata.close()
 

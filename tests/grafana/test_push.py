@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from app.backends import open_metadata
 from app.cli import main
+from app.config import read_settings
+from app.core.budgets import Budget
+from app.core.spend import SpendScope
 from tests.grafana.standin import TOKEN, Asked, StandIn, problem, served
 
 SLACK, SECRET, INFLUX = "https://hooks.slack.example/T0/secret-path", "hmac-secret", "influx-read-token"
@@ -136,6 +144,34 @@ def test_a_new_budget_reaches_the_rules(grafana: StandIn) -> None:
     assert "updated    alert rules Spendscope costs" in shown.output
     rules = {rule["uid"]: rule for rule in grafana.groups["spendscope", "Spendscope costs"]["rules"]}
     assert rules["spendscope-budget-over"]["isPaused"] is False
+
+
+def test_the_stored_budget_of_everything_reaches_the_rules(grafana: StandIn, tmp_path: Path) -> None:
+    here = {"SPENDSCOPE_DATA_DIR": str(tmp_path), "SPENDSCOPE_SOURCE": (tmp_path / "costs").as_uri() + "/"}
+    metadata = open_metadata(read_settings(here))
+    metadata.prepare()
+    at = datetime(2026, 11, 24, tzinfo=UTC)
+    for name, amount, more in (
+        ("a", 9000, {}),
+        ("b", 7000, {}),
+        ("c", 10, {"scope": SpendScope(("1",))}),
+        ("d", 11, {"period": "yearly"}),
+        ("e", 12, {"metric": "unblended_cost"}),
+    ):
+        metadata.put_budget(replace(Budget(name, name, Decimal(amount), at, ""), **more))
+    push(grafana, **here)
+    rules = {rule["uid"]: rule for rule in grafana.groups["spendscope", "Spendscope costs"]["rules"]}
+    assert limit_of(rules["spendscope-budget-over"]) == 7000
+    assert limit_of(rules["spendscope-budget-near"]) == 5600
+    push(grafana, "--monthly-budget", "50", **here)
+    rules = {rule["uid"]: rule for rule in grafana.groups["spendscope", "Spendscope costs"]["rules"]}
+    assert limit_of(rules["spendscope-budget-over"]) == 50
+
+
+def limit_of(rule: Any) -> float:
+    assert rule["isPaused"] is False
+    limit: float = rule["data"][-1]["model"]["conditions"][0]["evaluator"]["params"][0]
+    return limit
 
 
 def test_other_branches_of_the_policy_stay(grafana: StandIn) -> None:

@@ -101,6 +101,7 @@ NAMES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "collect": _collect_name,
     "backfill": _backfill_name,
     "detect": lambda _: "Look for anomalies",
+    "judge": lambda _: "Judge the rules",
     "scan": lambda _: "Scan resources",
 }
 
