@@ -26,7 +26,7 @@ from app.narrowing import narrowed
 from app.secretkey import secret_key
 
 READ, OPERATE, METRICS = Permission.READ, Permission.OPERATE, Permission.METRICS
-ANNOTATE = Permission.ANNOTATE
+ANNOTATE, ALERTS = Permission.ANNOTATE, Permission.ALERTS
 PUBLIC: Final = None
 """For everybody: what a probe, a person who is not signed in yet, or their browser needs."""
 
@@ -74,6 +74,8 @@ RULES: Final[Mapping[tuple[str, str], Permission | None]] = {
     ("GET", "/api/v1/planned-spend"): READ,
     ("POST", "/api/v1/planned-spend"): OPERATE,
     ("DELETE", "/api/v1/planned-spend/<id>"): OPERATE,
+    ("GET", "/api/v1/alerts/grafana"): READ,
+    ("POST", "/api/v1/alerts/grafana"): ALERTS,
     ("GET", "/api/v1/jobs"): READ,
     ("GET", "/api/v1/jobs/<id>"): READ,
     ("POST", "/api/v1/jobs"): OPERATE,
@@ -253,7 +255,7 @@ class Gate:
             raise Forbidden(f"This takes the permission {needed}, which you do not have. Ask an admin.")
         if asked.path == CALLBACK_PATH:
             self._let_call(asked, asking)
-        elif (asked.method not in SAFE and needed is not READ) or b"format=csv" in asked.query_string:
+        elif (asked.method not in SAFE and needed not in (READ, ALERTS)) or b"format=csv" in asked.query_string:
             self._note(asked, asking, "asked")
         if needed is OPERATE and asked.method == "POST" and asking.via != "local":
             self.limit(f"submit:{asking.id}", SUBMITS_A_MINUTE)

@@ -25,6 +25,7 @@ from app.core.access import (
     seen_anomaly,
 )
 from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
+from app.core.grafanaalerts import GrafanaAlert, seen_alert
 from app.core.jobs import Job
 from app.core.ledger import DayRecord, Ingestion
 from app.core.query import CostQuery
@@ -196,6 +197,16 @@ class NarrowedMetadata(_Closed):
 
     def planned_spend(self) -> list[PlannedSpend]:
         return [plan for plan in self._whole.planned_spend() if plan.scope.account in self._accounts]
+
+    # --- alerts of Grafana
+
+    def grafana_alerts(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None
+    ) -> Listing[GrafanaAlert]:
+        def page(limit: int, cursor: str | None) -> Listing[GrafanaAlert]:
+            return self._whole.grafana_alerts(limit=limit, cursor=cursor, status=status)
+
+        return _seen(page, lambda item: seen_alert(item, self._accounts), limit, cursor)
 
     # --- jobs
 

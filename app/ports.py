@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, Literal, Protoc
 
 from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
 from app.core.charges import Totals
+from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery
@@ -282,6 +283,24 @@ class Anomalies(Protocol):
         """False when there is none with this id."""
 
 
+class GrafanaAlerts(Protocol):
+    """Alerts that a Grafana told of (core.grafanaalerts). A change is one compare-and-set of one record."""
+
+    def put_grafana_alert(self, alert: GrafanaAlert) -> bool:
+        """Store it if the stored revision is `alert.revision - 1`; False when somebody else was faster."""
+
+    def grafana_alerts_like(self, fingerprint: str) -> list[GrafanaAlert]:
+        """All with this fingerprint, the newest first."""
+
+    def grafana_alerts(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None
+    ) -> Listing[GrafanaAlert]:
+        """By when they began, newest first. Raises InvalidInput for a cursor it did not give out."""
+
+    def forget_grafana_alerts(self, *, heard_before: datetime) -> int:
+        """Housekeeping: drop those last heard of before this; how many."""
+
+
 class Jobs(Protocol):
     """Job records (core.jobs). Every transition is one compare-and-set on the claim's token."""
 
@@ -438,7 +457,7 @@ class People(Protocol):
         """Number of the last entry."""
 
 
-class Metadata(Ledger, History, References, Anomalies, Jobs, Schedule, Outbox, People, Protocol):
+class Metadata(Ledger, History, References, Anomalies, GrafanaAlerts, Jobs, Schedule, Outbox, People, Protocol):
     """The metadata store: one technology behind all of it."""
 
     def prepare(self) -> None:

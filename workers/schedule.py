@@ -17,6 +17,7 @@ from app.backends import Backends, open_backends
 from app.config import Settings
 from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
+from app.grafanaalerts import forget_alerts
 from app.ingest import ANNOUNCED, UNREADABLE, look_at, mark, repair, watch
 from app.notifications import forget
 from app.ports import Announcement, Announcements
@@ -249,6 +250,7 @@ class Watching:
         keep_to_retention(self._backends)
         forget(self._backends)
         forget_old_sessions(self._backends)
+        forget_alerts(self._backends)
 
 
 class Hearing:

@@ -20,6 +20,7 @@ import orjson
 from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
 from app.core.documents import (
     DELIVERY_FIELDS,
+    GRAFANA_ALERT_FIELDS,
     JOB_FIELDS,
     anomaly_document,
     anomaly_from,
@@ -32,6 +33,8 @@ from app.core.documents import (
     day_record_from,
     delivery_document,
     delivery_from,
+    grafana_alert_document,
+    grafana_alert_from,
     ingestion_document,
     ingestion_from,
     job_document,
@@ -52,6 +55,7 @@ from app.core.documents import (
     time_from,
     time_text,
 )
+from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery
@@ -163,6 +167,16 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
             id TEXT PRIMARY KEY, start TEXT NOT NULL, date TEXT NOT NULL, revision INTEGER NOT NULL, document TEXT NOT NULL)""",
         "CREATE INDEX anomaly_newest ON anomaly (date, id)",
         "CREATE TABLE planned_spend (id TEXT PRIMARY KEY, start TEXT NOT NULL, document TEXT NOT NULL)",
+    ),
+    # Alerts of Grafana.
+    (
+        """CREATE TABLE grafana_alert (
+            id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, status TEXT NOT NULL, starts TEXT NOT NULL, ends TEXT,
+            labels TEXT NOT NULL, annotations TEXT NOT NULL, "values" TEXT NOT NULL, panel TEXT, rule TEXT, silence TEXT,
+            first TEXT NOT NULL, last TEXT NOT NULL, revision INTEGER NOT NULL)""",
+        "CREATE INDEX grafana_alert_newest ON grafana_alert (starts, id)",
+        "CREATE INDEX grafana_alert_status ON grafana_alert (status, starts, id)",
+        "CREATE INDEX grafana_alert_like ON grafana_alert (fingerprint, starts)",
     ),
 )
 """Each makes the next schema version from the one before; a released step is never changed. Version n = n steps taken."""
@@ -525,6 +539,35 @@ class SqliteMetadata:
 
     def forget_planned_spend(self, id: str) -> bool:
         return self._changed("DELETE FROM planned_spend WHERE id = :id", {"id": id})
+
+    # --- alerts of Grafana
+
+    def put_grafana_alert(self, alert: GrafanaAlert) -> bool:
+        names = [f'"{name}"' for name in GRAFANA_ALERT_FIELDS]
+        if alert.revision == 1:
+            places = ", ".join(f":{name}" for name in GRAFANA_ALERT_FIELDS)
+            change = f"INSERT INTO grafana_alert ({', '.join(names)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608
+        else:
+            set_to = ", ".join(f"{name} = :{name.strip(chr(34))}" for name in names)
+            change = f"UPDATE grafana_alert SET {set_to} WHERE id = :id AND revision = :revision - 1"  # noqa: S608
+        return self._changed(change, grafana_alert_document(alert))
+
+    def grafana_alerts_like(self, fingerprint: str) -> list[GrafanaAlert]:
+        rows = self._rows(
+            "SELECT * FROM grafana_alert WHERE fingerprint = ? ORDER BY starts DESC", (storable(fingerprint),)
+        )
+        return [grafana_alert_from(row) for row in rows]
+
+    def grafana_alerts(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None
+    ) -> Listing[GrafanaAlert]:
+        return self._page(
+            "grafana_alert", "starts", {"status": status}, limit=limit, cursor=cursor, read=grafana_alert_from
+        )
+
+    def forget_grafana_alerts(self, *, heard_before: datetime) -> int:
+        with self._writing() as connection:
+            return connection.execute("DELETE FROM grafana_alert WHERE last < ?", (time_text(heard_before),)).rowcount
 
     # --- jobs
 

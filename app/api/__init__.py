@@ -12,6 +12,7 @@ from werkzeug.exceptions import NotFound as NoSuchPath
 from app.api import (
     anomalies,
     costs,
+    grafanaalerts,
     health,
     jobs,
     ledger,
@@ -64,6 +65,7 @@ def _routes(requests: Requests) -> tuple[Route, ...]:
         *restatements.ROUTES,
         *reconciliation.ROUTES,
         *anomalies.ROUTES,
+        *grafanaalerts.ROUTES,
         *jobs.ROUTES,
         *notifications.ROUTES,
         Route("GET", "/api/v1/openapi.json", openapi_json, "This document", "application/json", tag="about"),

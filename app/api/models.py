@@ -19,6 +19,7 @@ from app.core.anomaly import Severity as AnomalySeverity
 from app.core.anomaly import State as FoundState
 from app.core.anomalyrecords import AnomalyRecord, AnomalyState, Moment, PlannedSpend, Said
 from app.core.charges import Totals
+from app.core.grafanaalerts import GrafanaAlert, GrafanaStatus
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import AccountDay, DayStatus, Ingestion, IngestionStatus
 from app.core.notifications import ChannelState, Delivery, DeliveryStatus, NotificationKind, Severity
@@ -640,6 +641,74 @@ class PlannedSpendList(Answer):
     """By first day."""
 
     items: list[PlannedSpendAnswer]
+
+
+# --- alerts of Grafana --------------------------------------------------------------------------------------------
+
+
+class GrafanaAlertGiven(BaseModel):
+    """One alert of a delivery, with the names that Grafana gives its members."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    status: Literal["firing", "resolved"]
+    fingerprint: str = Field(min_length=1, max_length=200)
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    values: dict[str, Any] | None = Field(None, description="Of the rule's expressions; what is no number is not kept.")
+    starts: str = Field(alias="startsAt", max_length=60)
+    ends: str | None = Field(None, alias="endsAt", max_length=60)
+    generator: str | None = Field(None, alias="generatorURL")
+    silence: str | None = Field(None, alias="silenceURL")
+    dashboard: str | None = Field(None, alias="dashboardURL")
+    panel: str | None = Field(None, alias="panelURL")
+
+
+class GrafanaDelivery(BaseModel):
+    """What a webhook contact point posts; other members are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    alerts: list[GrafanaAlertGiven] = Field(max_length=1000)
+
+
+class GrafanaTaken(Answer):
+    received: int
+    changed: int = Field(description="How many are new, or have another status than before.")
+
+
+class GrafanaAlertAnswer(Answer):
+    """Texts as Grafana sent them, on one line and cut; links are http or https, or null."""
+
+    id: str
+    fingerprint: str
+    status: GrafanaStatus = Field(
+        description="`missed`: the same alert fired again, and nobody told that this one ended."
+    )
+    title: str
+    accounts: list[str]
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    values: Mapping[str, float]
+    starts: dt.datetime
+    ends: dt.datetime | None
+    panel: str | None = Field(description="The panel or dashboard it is about.")
+    rule: str | None
+    silence: str | None
+    first: dt.datetime = Field(description="When it was heard of first.")
+    last: dt.datetime
+
+    @classmethod
+    def of(cls, alert: GrafanaAlert) -> GrafanaAlertAnswer:
+        same = {name: getattr(alert, name) for name in cls.model_fields if name != "accounts"}
+        return cls(accounts=sorted(alert.accounts), **same)
+
+
+class GrafanaAlertList(Answer):
+    """By when they began, newest first."""
+
+    items: list[GrafanaAlertAnswer]
+    next_cursor: str | None
 
 
 # --- jobs, as they are --------------------------------------------------------------------------------------------

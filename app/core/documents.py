@@ -19,6 +19,7 @@ from typing import Any, Final
 from app.core.amounts import text
 from app.core.anomalyrecords import AnomalyRecord, Moment, Part, PlannedSpend, Verdict
 from app.core.charges import Totals
+from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import FINAL, Job, JobStatus
 from app.core.ledger import AccountDay, DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery, Notification
@@ -397,6 +398,28 @@ def planned_spend_from(document: Mapping[str, Any]) -> PlannedSpend:
     start, end = (date.fromisoformat(document[name]) for name in ("start", "end"))
     scope, at = _scope_from(document["scope"]), time_from(document["at"])
     return PlannedSpend(document["id"], scope, start, end, document["reason"], document["by"], at)
+
+
+def grafana_alert_document(alert: GrafanaAlert) -> Document:
+    """Flat; labels, annotations and values are JSON text, as their names come from outside."""
+    document: Document = {
+        name: getattr(alert, name) for name in ("id", "status", "panel", "rule", "silence", "revision")
+    }
+    document |= {name: time_text(getattr(alert, name)) for name in ("starts", "first", "last")}
+    document |= {name: members_text(getattr(alert, name)) for name in ("labels", "annotations", "values")}
+    return document | {"fingerprint": storable(alert.fingerprint), "ends": _time_or_none(alert.ends)}
+
+
+GRAFANA_ALERT_FIELDS: Final = tuple(part.name for part in fields(GrafanaAlert))
+
+
+def grafana_alert_from(document: Mapping[str, Any]) -> GrafanaAlert:
+    given = {name: document[name] for name in GRAFANA_ALERT_FIELDS}
+    for name in ("starts", "ends", "first", "last"):
+        given[name] = _time_from_or_none(given[name])
+    for name in ("labels", "annotations", "values"):
+        given[name] = json.loads(given[name])
+    return GrafanaAlert(**given)
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------------

@@ -25,12 +25,14 @@ EVERYBODY = (
     "token read",
     "token operate",
     "token metrics",
+    "token alerts",
     "token mine",
 )
 SCOPES = {
     "token read": {"read"},
     "token operate": {"read", "operate"},
     "token metrics": {"metrics"},
+    "token alerts": {"alerts"},
     "token mine": {"read"},
 }
 LIMITED = ("viewer-mine", "analyst-mine", "editor-mine", "token mine")
@@ -106,7 +108,7 @@ def permissions_of(who: str) -> set[str]:
     if who in SCOPES:
         return SCOPES[who]
     return {str(p) for p in PERMISSIONS.get(who.removesuffix("-mine"), ())} - (
-        {"metrics", "administer"} if who.endswith("-mine") else set()
+        {"alerts", "metrics", "administer"} if who.endswith("-mine") else set()
     )
 
 
@@ -161,6 +163,7 @@ QUESTIONS = (
     f"/api/v1/restatements/movement?{RANGE}",
     "/api/v1/notices",
     "/api/v1/reconciliation?month=2026-10",
+    "/api/v1/alerts/grafana",
     "/api/v1/jobs",
     "/api/v1/openapi.json",
     "/api/docs",
@@ -319,6 +322,7 @@ def test_an_empty_account_set_sees_nothing(tmp_path: Any) -> None:
 # --- the views between the stores and those who see some accounts --------------------------------------------------
 
 CLOSED_METADATA = {"put_planned_spend", "forget_planned_spend",
+    "put_grafana_alert", "grafana_alerts_like", "forget_grafana_alerts",
     "prepare", "close", "put_day_record", "put_ingestion", "known_versions", "claim", "renew", "finish",
     "requeue", "forget_jobs", "take_slot", "add_revisions", "revision_keys", "add_notice", "put_month_totals", "put_reference", "reference_versions",
     "put_user", "user", "user_named", "users", "has_users",

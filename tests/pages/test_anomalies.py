@@ -17,11 +17,12 @@ from app.core.jobs import Job
 from app.core.scopes import Scope
 from app.jobs import submit
 from app.pages.anomalies import address as addresses
-from app.pages.anomalies import panels
+from app.pages.anomalies import fromgrafana, panels
 from app.pages.anomalies.address import Address
 from app.pages.anomalies.view import AnomaliesView, look
 from tests import found
 from tests.api.conftest import empty_backends
+from tests.contracts.metadata import grafana_alert
 from workers.jobs import HANDLERS, run_job
 
 
@@ -150,3 +151,35 @@ def test_the_last_look_is_told(backends: Backends) -> None:
     assert "Not looked for yet" in text_of(panels.looked(look(backends, Address())))
     done(backends, {})
     assert "up to 16 Oct 2026" in text_of(panels.looked(look(backends, Address())))
+
+
+def test_alerts_of_grafana_are_text_with_checked_links(backends: Backends) -> None:
+    assert "No alert of a Grafana has arrived" in text_of(grafana_of(look(backends, Address())))
+    evil = grafana_alert(
+        "evil", labels={"alertname": "x", "account": "111", "team": "<b>ops</b>"}, panel="https://g.example/d/1",
+        annotations={"summary": "<script>", "description": "Look"}, values={"A": 12.5},
+    )  # fmt: skip
+    over = grafana_alert("over", fingerprint="2", status="resolved", ends=found.NOW)
+    for one in (evil, over):
+        assert backends.metadata.put_grafana_alert(one)
+    drawn = grafana_of(look(backends, Address()))
+    said = text_of(drawn)
+    for words in ("<script>", "111 · team: <b>ops</b> · A = 12.5", "Firing", "Resolved", "noopener noreferrer"):
+        assert words in said, words
+    assert said.index("Firing") < said.index("Resolved")
+    assert [part["props"]["href"] for part in links(drawn)] == ["https://g.example/d/1"]
+    for number in range(60):
+        backends.metadata.put_grafana_alert(grafana_alert(str(number), fingerprint=str(number), status="resolved"))
+    assert "There are more" in text_of(grafana_of(look(backends, Address())))
+
+
+def grafana_of(view: AnomaliesView) -> Any:
+    return fromgrafana.listed(view.grafana, view.more_of_grafana, sees_all=view.sees_all)
+
+
+def links(part: Any) -> list[Any]:
+    if isinstance(part, list):
+        return [link for one in part for link in links(one)]
+    if not isinstance(part, dict):
+        return []
+    return ([part] if part.get("type") == "A" else []) + links(part["props"].get("children"))

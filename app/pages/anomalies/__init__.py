@@ -15,7 +15,7 @@ from app.backends import current
 from app.core.arrivals import PARTS
 from app.pages import address as pages
 from app.pages.anomalies import address as addresses
-from app.pages.anomalies import panels
+from app.pages.anomalies import fromgrafana, panels
 from app.pages.anomalies.address import PATH, Address
 from app.pages.anomalies.view import AnomaliesView, look
 from app.ui import controls, parts, tags
@@ -39,6 +39,7 @@ class Ids(StrEnum):
     PARTS = "anomaly-parts"
     TIMELINE = "anomaly-timeline"
     BACKTEST = "anomalies-backtest"
+    GRAFANA = "anomalies-grafana"
     REASON = "anomalies-reason"
 
 
@@ -56,6 +57,7 @@ DRAWN: Final = (
     Output(Ids.PARTS, "children"),
     Output(Ids.TIMELINE, "children"),
     Output(Ids.BACKTEST, "children"),
+    Output(Ids.GRAFANA, "children"),
 )
 
 
@@ -73,6 +75,7 @@ def draw(search: object) -> tuple[Any, ...]:
         panels.contributions(view),
         panels.timeline(view),
         panels.backtest(view),
+        fromgrafana.listed(view.grafana, view.more_of_grafana, sees_all=view.sees_all),
     )
 
 
@@ -122,7 +125,7 @@ def layout(**params: Any) -> html.Div:
             html.Div([_head(), _controls(address)], className="page-top"),
             html.Div(id=Ids.NOTICES, className="notices"),
             html.Div([_list(), _side()], className="anomalies-body"),
-            html.Div(_backtest(), className="grid after"),
+            html.Div([_of_grafana(), _backtest()], className="grid after"),
         ],
         className="page anomalies-page",
         **attributes(data_address=Ids.URL.value),
@@ -227,6 +230,18 @@ def _side() -> html.Section:
         className="panel anomaly-side away",
         **attributes(aria_label="The chosen anomaly"),
     )
+
+
+def _of_grafana() -> html.Section:
+    body = html.Div(
+        id=Ids.GRAFANA,
+        className="table-scroll",
+        tabIndex=0,
+        role="group",
+        **attributes(aria_labelledby="grafana-title"),
+    )
+    note = html.P("Alerts of Grafana's rules. Links lead out of Spendscope.", className="note")
+    return parts.panel("From Grafana", body, id="grafana", span=12, note=note)
 
 
 def _backtest() -> html.Section:

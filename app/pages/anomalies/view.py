@@ -14,6 +14,7 @@ from app.backends import Backends
 from app.core.anomalyrecords import AnomalyRecord
 from app.core.arrivals import PARTS
 from app.core.charges import DEFAULT_METRIC
+from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import Job
 from app.core.periods import DAY, DateRange
 from app.core.query import CostQuery
@@ -22,10 +23,12 @@ from app.core.rollup import CostFrame
 from app.core.scopes import Scope
 from app.core.usualrange import Usual, usual_range
 from app.costs import Snapshot, snapshot
+from app.grafanaalerts import firing
 from app.pages.anomalies.address import Address
 from app.principal import principal
 
 MOST_LISTED: Final = 200
+MOST_OF_GRAFANA: Final = 50
 SPARK_DAYS: Final = 30
 BEFORE, AFTER = timedelta(days=42), timedelta(days=14)
 """Days of the band chart around an anomaly."""
@@ -60,6 +63,8 @@ class AnomaliesView:
     looked: Job | None
     backtest: Job | None
     sees_all: bool = True
+    grafana: Sequence[GrafanaAlert] = ()
+    more_of_grafana: bool = False
 
 
 def look(backends: Backends, address: Address) -> AnomaliesView:
@@ -69,6 +74,7 @@ def look(backends: Backends, address: Address) -> AnomaliesView:
     listed = [record for record in every if wanted.admits(record)]
     shown = listed[:MOST_LISTED]
     chosen = next((record for record in every if record.id == address.id), None)
+    grafana, more_of_grafana = _of_grafana(backends)
     return AnomaliesView(
         address=address,
         currency=backends.settings.currency,
@@ -84,7 +90,18 @@ def look(backends: Backends, address: Address) -> AnomaliesView:
         looked=_looked(backends),
         backtest=next(newest_backtests(backends), None),
         sees_all=principal().accounts is None,
+        grafana=grafana,
+        more_of_grafana=more_of_grafana,
     )
+
+
+def _of_grafana(backends: Backends) -> tuple[list[GrafanaAlert], bool]:
+    """What fires now, then the newest of the others; and whether there are more."""
+    now = firing(backends, MOST_OF_GRAFANA)
+    newest = backends.metadata.grafana_alerts(limit=MOST_OF_GRAFANA)
+    others = [one for one in newest.items if one.status != "firing"]
+    found = [*now, *others]
+    return found[:MOST_OF_GRAFANA], len(found) > MOST_OF_GRAFANA or newest.next_cursor is not None
 
 
 def _looked(backends: Backends) -> Job | None:
