@@ -270,6 +270,27 @@ def _waited_for(backends: Backends, name: str, patience: float) -> ChannelState:
         time.sleep(0.1)
 
 
+def retry(backends: Backends, id: str) -> Delivery:
+    """Send one that failed once more, with the next message of its channel.
+
+    Raises NotFound, or Conflict when it did not fail, was a test, or its channel takes nothing now.
+    """
+    found = backends.metadata.delivery(id) if id.isascii() else None
+    if found is None:
+        raise NotFound(f"There is no notification {id[:40]!r}. GET /api/v1/notifications lists them.")
+    if found.notification.kind == "test":
+        raise Conflict("A test is not sent again. Test the channel once more.")
+    if found.channel not in backends.channels:
+        raise Conflict(f"Channel {found.channel} is not configured any more.")
+    if disabled := backends.metadata.channel_state(found.channel).disabled:
+        raise Conflict(
+            f"Channel {found.channel} is disabled: {disabled} Test it first; a test that succeeds enables it."
+        )
+    if not backends.metadata.renew_delivery(id):
+        raise Conflict(f"Only what failed is sent again; this one is {found.status}.")
+    return backends.metadata.delivery(id) or found
+
+
 # --- what can't be sent -------------------------------------------------------------------------------------------------
 
 

@@ -381,6 +381,9 @@ class Outbox(Protocol):
     def mark_deliveries(self, ids: Sequence[str], attempt: Attempt) -> int:
         """Record an attempt on those of them that are pending; how many they were."""
 
+    def renew_delivery(self, id: str) -> bool:
+        """Make one that failed pending anew, as if it had never been tried; False when there is none that failed."""
+
     def channel_state(self, name: str) -> ChannelState:
         """The channel's state, an empty one at revision 0 when it was never seen."""
 

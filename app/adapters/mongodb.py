@@ -761,6 +761,13 @@ class MongoMetadata:
         with self._failures():
             return self._collection("deliveries").update_many(wanted, {"$set": attempt_document(attempt)}).matched_count
 
+    def renew_delivery(self, id: str) -> bool:
+        change = {"status": "pending", "attempts": 0}
+        change |= dict.fromkeys(("bundle", "not_before", "finished", "message"))
+        with self._failures():
+            failed = {"_id": id, "status": "failed"}
+            return self._collection("deliveries").update_one(failed, {"$set": change}).matched_count == 1
+
     def channel_state(self, name: str) -> ChannelState:
         with self._failures():
             found = self._collection("channels").find_one({"_id": name})

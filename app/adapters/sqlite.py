@@ -727,6 +727,14 @@ class SqliteMetadata:
             )
             return connection.total_changes - before
 
+    def renew_delivery(self, id: str) -> bool:
+        return self._changed(
+            """UPDATE delivery SET status = 'pending', bundle = NULL, attempts = 0, not_before = NULL, finished = NULL,
+                   message = NULL
+               WHERE id = :id AND status = 'failed'""",
+            {"id": id},
+        )
+
     def channel_state(self, name: str) -> ChannelState:
         rows = self._rows("SELECT document FROM channel WHERE name = ?", (name,))
         return channel_state_from(orjson.loads(rows[0]["document"])) if rows else ChannelState(name)

@@ -536,6 +536,7 @@ class VerdictAnswer(Answer):
     at: dt.datetime
     by: str
     reason: str | None
+    plan: str | None = Field(description="The planned spend that silenced it, or that it grew beyond.")
 
 
 class AnomalyAnswer(Answer):
@@ -582,7 +583,8 @@ class AnomalyAnswer(Answer):
             ],
             root_causes=[ScopeAnswer.of(scope) for scope in record.root_causes],
             verdicts=[
-                VerdictAnswer(state=said.state, at=said.at, by=said.by, reason=said.reason) for said in record.verdicts
+                VerdictAnswer(state=said.state, at=said.at, by=said.by, reason=said.reason, plan=said.plan)
+                for said in record.verdicts
             ],
             known=[_known_then(moment) for moment in record.moments],
         )
@@ -617,9 +619,16 @@ class PlannedSpendRequest(BaseModel):
     start: str = Field(max_length=40, description="First day, YYYY-MM-DD.")
     end: str = Field(max_length=40, description="The day after the last.")
     reason: str = Field(max_length=500)
-    account: str | None = Field(None, max_length=1024)
-    service: str | None = Field(None, max_length=1024)
-    region: str | None = Field(None, max_length=1024)
+    account: str | None = Field(None, min_length=1, max_length=1024)
+    service: str | None = Field(None, min_length=1, max_length=1024)
+    region: str | None = Field(None, min_length=1, max_length=1024)
+    extra: str | None = Field(
+        None,
+        max_length=30,
+        pattern=r"^[0-9]+(\.[0-9]+)?$",
+        description="Dollars a day that are expected beyond the usual, as text; more is news. Null: whatever it is.",
+        examples=["250.00"],
+    )
 
 
 class PlannedSpendAnswer(Answer):
@@ -630,11 +639,12 @@ class PlannedSpendAnswer(Answer):
     reason: str
     by: str
     at: dt.datetime
+    extra: ExactText | None = Field(description="Dollars a day beyond the usual; null: whatever it is.")
 
     @classmethod
     def of(cls, plan: PlannedSpend) -> PlannedSpendAnswer:
         same = {name: getattr(plan, name) for name in ("id", "start", "end", "reason", "by", "at")}
-        return cls(scope=ScopeAnswer.of(plan.scope), **same)
+        return cls(scope=ScopeAnswer.of(plan.scope), extra=exact_text(plan.extra), **same)
 
 
 class PlannedSpendList(Answer):

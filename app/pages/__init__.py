@@ -7,13 +7,14 @@ from typing import Final
 
 import dash
 
-from app.pages import anomalies, data, overview
+from app.pages import anomalies, data, notifications, overview
 from app.ui import controls, shell
 
 PAGES: Final[tuple[tuple[str, str, str, ModuleType], ...]] = (
     ("/", "Overview", "speedometer2", overview),
     ("/anomalies", "Anomalies", "exclamation-triangle", anomalies),
     ("/data", "Data", "calendar3", data),
+    ("/notifications", "Notifications", "bell", notifications),
 )
 """Path, name, icon, module with `layout(**params)` and `register(app)`."""
 

@@ -40,6 +40,7 @@ OF_ALL = (
     "/api/v1/ingestions/<id>/file",
     "/api/v1/notifications",
     "/api/v1/notifications/channels",
+    "/api/v1/notifications/<id>/retry",
     "/api/v1/planned-spend/<id>",
 )
 MAY_REFUSE = ("/account", "/logout", "/login", "/claim", *OF_ALL)
@@ -329,7 +330,7 @@ CLOSED_METADATA = {"put_planned_spend", "forget_planned_spend",
     "put_session", "session", "sessions", "see_session", "end_session", "end_sessions", "forget_sessions", "put_token",
     "token", "tokens", "use_token", "revoke_token", "put_once", "take_once", "append_audit", "audit", "audit_length",
     "add_deliveries", "delivery", "deliveries", "pending_deliveries", "pending_channels", "mark_deliveries",
-    "channel_state", "put_channel_state", "forget_deliveries",
+    "channel_state", "put_channel_state", "renew_delivery", "forget_deliveries",
 }  # fmt: skip
 CLOSED_COSTS = {"show_anomalies", "prepare", "replace", "day", "stored_days", "publish", "forget"}
 CLOSED_SOURCE = {"list", "find", "open", "sidecar", "references", "reference"}

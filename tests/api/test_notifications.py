@@ -18,7 +18,7 @@ from app.channels import EmailChannel, PagerdutyChannel, SlackChannel, WebhookCh
 from app.cli import main
 from app.core.notifications import Attempt, Notification, new_delivery
 from app.health import status_of
-from app.notifications import met, notify
+from app.notifications import met, notify, send_next
 from tests.api.conftest import NOW, World
 from tests.faults.test_notifier import Recording
 from tests.receivers import mail_server
@@ -87,6 +87,43 @@ def test_a_test_that_fails_says_why_and_is_not_tried_again(empty: World) -> None
     assert answer is not None
     assert (answer["status"], answer["message"]) == ("failed", "The receiver of channel hook answers 500.")
     assert backends.metadata.pending_channels() == []
+
+
+def test_what_failed_is_sent_once_more(empty: World) -> None:
+    sender = Recording([400])
+    backends, client = serving(empty, sender)
+    notify(backends, events(1))
+    hook = backends.channels["hook"]
+    send_next(backends, hook, draw=lambda: 0.5)
+    [failed] = client.get("/api/v1/notifications?status=failed").json["items"]  # type: ignore[index]
+    path = f"/api/v1/notifications/{failed['id']}/retry"
+    again = client.post(path)
+    assert (again.status_code, again.json["status"], again.json["attempts"]) == (200, "pending", 0)  # type: ignore[index]
+    twice = client.post(path)
+    assert (twice.status_code, twice.json["detail"]) == (409, "Only what failed is sent again; this one is pending.")  # type: ignore[index]
+    later = replace(backends, clock=lambda: NOW + timedelta(seconds=2))
+    send_next(later, hook, draw=lambda: 0.5)
+    assert sender.accepted == [failed["id"]]
+    assert client.get("/api/v1/notifications?status=sent&channel=hook").json["items"][0]["id"] == failed["id"]  # type: ignore[index]
+
+
+def test_what_cannot_be_sent_again_says_why(empty: World) -> None:
+    backends, client = serving(empty, Recording([500]))
+
+    def refusal(id: str) -> tuple[int, str]:
+        answer = client.post(f"/api/v1/notifications/{id}/retry")
+        return answer.status_code, answer.json["detail"]  # type: ignore[index]
+
+    assert refusal("nobody")[0] == 404
+    tried = client.post("/api/v1/notifications/test", json={"channel": "hook"}).json
+    assert refusal(tried["id"]) == (409, "A test is not sent again. Test the channel once more.")  # type: ignore[index]
+    told = events(1)[0]
+    gone, off = new_delivery("gone", told, NOW), new_delivery("slack", told, NOW)
+    backends.metadata.add_deliveries([replace(one, status="failed", finished=NOW) for one in (gone, off)])
+    state = backends.metadata.channel_state("slack")
+    backends.metadata.put_channel_state(replace(state, revision=state.revision + 1, disabled="It answers 403."))
+    assert refusal(gone.id) == (409, "Channel gone is not configured any more.")
+    assert refusal(off.id)[1].startswith("Channel slack is disabled: It answers 403. Test it first")
 
 
 def test_wrong_requests_get_what_is_wrong(empty: World) -> None:

@@ -141,6 +141,7 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
             (404, "/api/v1/notifications/test", {"channel": "x"}),
             (400, "/api/v1/notifications/test", {}),
         ],
+        ("post", "/api/v1/notifications/{id}/retry"): [(404, "/api/v1/notifications/x/retry", None)],
         ("post", "/api/v1/jobs"): [
             (202, "/api/v1/jobs", body),
             (400, "/api/v1/jobs", {}),

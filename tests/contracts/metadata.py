@@ -419,10 +419,10 @@ class MetadataContract(PeopleContract):
         plan = PlannedSpend("one", Scope(None, "$set", None), DAY, DAY + ONE_DAY, "Load test é", "ana", NOW)
         store.put_planned_spend(plan)
         store.put_planned_spend(replace(plan, id="before", start=DAY - ONE_DAY))
-        store.put_planned_spend(replace(plan, reason="Another"))
+        store.put_planned_spend(replace(plan, reason="Another", extra=Decimal("250.50")))
         assert store.planned_spend() == [
             replace(plan, id="before", start=DAY - ONE_DAY),
-            replace(plan, reason="Another"),
+            replace(plan, reason="Another", extra=Decimal("250.50")),
         ]
         assert store.forget_planned_spend("one")
         assert not store.forget_planned_spend("one")
@@ -697,6 +697,17 @@ class MetadataContract(PeopleContract):
         assert store.add_deliveries([full]) == 1
         assert store.delivery("one") == full
         assert store.delivery("nothing") is None
+
+    def test_what_failed_becomes_pending_anew_and_nothing_else_does(self, store: Metadata) -> None:
+        failed = delivery(status="failed", bundle="b", attempts=8, finished=NOW, message="It is down.")
+        sent = delivery("two", status="sent", bundle="c", attempts=1, finished=NOW)
+        store.add_deliveries([failed, sent])
+        assert not store.renew_delivery("two")
+        assert not store.renew_delivery("nothing")
+        assert store.renew_delivery("one")
+        assert not store.renew_delivery("one")
+        assert store.delivery("one") == delivery()
+        assert store.delivery("two") == sent
 
     def test_half_a_surrogate_pair_in_a_notification_does_no_harm(self, store: Metadata) -> None:
         told = replace(delivery().notification, title="\udcff", key="\ud800", facts=(("\ud800", "\ud800"),))

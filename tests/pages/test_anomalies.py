@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.anomalies import detect, say
+from app.anomalies import detect, forget_plan, plan, say
 from app.backends import Backends
 from app.core.jobs import Job
+from app.core.periods import DateRange
 from app.core.scopes import Scope
 from app.jobs import submit
 from app.pages.anomalies import address as addresses
-from app.pages.anomalies import fromgrafana, panels
+from app.pages.anomalies import fromgrafana, panels, plans
 from app.pages.anomalies.address import Address
 from app.pages.anomalies.view import AnomaliesView, look
 from tests import found
@@ -183,3 +187,35 @@ def links(part: Any) -> list[Any]:
     if not isinstance(part, dict):
         return []
     return ([part] if part.get("type") == "A" else []) + links(part["props"].get("children"))
+
+
+def test_planned_spend_is_listed_and_names_what_it_silenced(built: Path, tmp_path: Path) -> None:
+    with found.copied(built, tmp_path / "copy") as backends:
+        days = DateRange(found.SPIKE, found.SPIKE + timedelta(days=2))
+        made = plan(backends, Scope(service="Amazon S3"), days, "<b>Load test", by="ana", extra=Decimal(9999))
+        plan(backends, Scope(), DateRange(found.LAST, found.LAST + timedelta(days=40)), "Later", by="ana")
+        detect(backends)
+        view = opened(backends)
+        said = text_of(plans_of(view))
+        for words in (
+            "<b>Load test",
+            "Amazon S3",
+            "10 Oct – 11 Oct 2026",
+            "+$9,999.00",
+            "1 anomaly",
+            "nothing yet",
+            "any amount",
+        ):
+            assert words in said, words
+        assert made.id in said
+        assert "because of the planned spend of 10 Oct – 11 Oct 2026 for Amazon S3" in text_of(panels.heading(view))
+        assert "planned: <b>Load test" in text_of(panels.listed(view))
+        forget_plan(backends, made.id)
+        view = opened(backends)
+        assert "planned spend that was removed since" in text_of(panels.heading(view))
+        assert "data-forget-plan" not in text_of(plans_of(replace(view, may_plan=False)))
+        assert "Editors who see all accounts" in text_of(plans.form_note(False))
+
+
+def plans_of(view: AnomaliesView) -> Any:
+    return plans.listed(view.plans, view.every, view.currency, view.today, may_plan=view.may_plan)

@@ -15,7 +15,7 @@ from app.backends import current
 from app.core.arrivals import PARTS
 from app.pages import address as pages
 from app.pages.anomalies import address as addresses
-from app.pages.anomalies import fromgrafana, panels
+from app.pages.anomalies import fromgrafana, panels, plans
 from app.pages.anomalies.address import PATH, Address
 from app.pages.anomalies.view import AnomaliesView, look
 from app.ui import controls, parts, tags
@@ -40,6 +40,9 @@ class Ids(StrEnum):
     TIMELINE = "anomaly-timeline"
     BACKTEST = "anomalies-backtest"
     GRAFANA = "anomalies-grafana"
+    PLANS = "anomalies-plans"
+    PLANS_NOTE = "plans-note"
+    PLAN_FORM = "plan-form"
     REASON = "anomalies-reason"
 
 
@@ -58,6 +61,8 @@ DRAWN: Final = (
     Output(Ids.TIMELINE, "children"),
     Output(Ids.BACKTEST, "children"),
     Output(Ids.GRAFANA, "children"),
+    Output(Ids.PLANS, "children"),
+    Output(Ids.PLANS_NOTE, "children"),
 )
 
 
@@ -76,6 +81,8 @@ def draw(search: object) -> tuple[Any, ...]:
         panels.timeline(view),
         panels.backtest(view),
         fromgrafana.listed(view.grafana, view.more_of_grafana, sees_all=view.sees_all),
+        plans.listed(view.plans, view.every, view.currency, view.today, may_plan=view.may_plan),
+        plans.form_note(view.may_plan),
     )
 
 
@@ -86,6 +93,8 @@ def _store(view: AnomaliesView) -> dict[str, Any]:
         "options": panels.options(view),
         "spoken": panels.spoken(view),
         "id": view.chosen.id if view.chosen else None,
+        "mayPlan": view.may_plan,
+        "currency": view.currency,
         "counting": view.backtest is not None and view.backtest.finished is None,
     }
 
@@ -125,7 +134,7 @@ def layout(**params: Any) -> html.Div:
             html.Div([_head(), _controls(address)], className="page-top"),
             html.Div(id=Ids.NOTICES, className="notices"),
             html.Div([_list(), _side()], className="anomalies-body"),
-            html.Div([_of_grafana(), _backtest()], className="grid after"),
+            html.Div([_of_grafana(), _plans(), _backtest()], className="grid after"),
         ],
         className="page anomalies-page",
         **attributes(data_address=Ids.URL.value),
@@ -242,6 +251,15 @@ def _of_grafana() -> html.Section:
     )
     note = html.P("Alerts of Grafana's rules. Links lead out of Spendscope.", className="note")
     return parts.panel("From Grafana", body, id="grafana", span=12, note=note)
+
+
+def _plans() -> html.Section:
+    """The form is built in the browser (assets/60-anomalies.js): its fields are native ones, dates among them."""
+    body = html.Div(
+        id=Ids.PLANS, className="table-scroll", tabIndex=0, role="group", **attributes(aria_labelledby="plans-title")
+    )
+    note = html.P(id=Ids.PLANS_NOTE, className="note")
+    return parts.panel("Planned spend", body, html.Div(id=Ids.PLAN_FORM), id="plans", span=12, note=note)
 
 
 def _backtest() -> html.Section:

@@ -11,7 +11,8 @@ import numpy as np
 
 from app.anomalies import AnomalyFilter, anomalies_of, newest_backtests
 from app.backends import Backends
-from app.core.anomalyrecords import AnomalyRecord
+from app.core.access import Permission
+from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
 from app.core.arrivals import PARTS
 from app.core.charges import DEFAULT_METRIC
 from app.core.grafanaalerts import GrafanaAlert
@@ -47,7 +48,8 @@ class Band:
 
 @dataclass(frozen=True)
 class AnomaliesView:
-    """`known` is False while nothing is stored; `looked` is the newest finished run; `counts` are by state, unfiltered."""
+    """`known` is False while nothing is stored; `looked` is the newest finished run; `counts` are by state, unfiltered,
+    as are `every` and `plans`."""
 
     address: Address
     currency: str
@@ -65,6 +67,13 @@ class AnomaliesView:
     sees_all: bool = True
     grafana: Sequence[GrafanaAlert] = ()
     more_of_grafana: bool = False
+    plans: Sequence[PlannedSpend] = ()
+    every: Sequence[AnomalyRecord] = ()
+    may_plan: bool = False
+    version: int = 0
+    """Of the ledger."""
+    counted_in: float | None = None
+    """Seconds that the newest count took."""
 
 
 def look(backends: Backends, address: Address) -> AnomaliesView:
@@ -75,6 +84,7 @@ def look(backends: Backends, address: Address) -> AnomaliesView:
     shown = listed[:MOST_LISTED]
     chosen = next((record for record in every if record.id == address.id), None)
     grafana, more_of_grafana = _of_grafana(backends)
+    counts = list(newest_backtests(backends))
     return AnomaliesView(
         address=address,
         currency=backends.settings.currency,
@@ -88,10 +98,15 @@ def look(backends: Backends, address: Address) -> AnomaliesView:
         chosen=chosen,
         band=_band(now, chosen) if chosen and now.known else None,
         looked=_looked(backends),
-        backtest=next(newest_backtests(backends), None),
+        backtest=next(iter(counts), None),
         sees_all=principal().accounts is None,
         grafana=grafana,
         more_of_grafana=more_of_grafana,
+        plans=backends.metadata.planned_spend(),
+        every=every,
+        version=backends.metadata.ledger_version(),
+        counted_in=next((float(job.result["seconds"]) for job in counts if "seconds" in job.result), None),
+        may_plan=principal().accounts is None and principal().may(Permission.OPERATE),
     )
 
 
