@@ -17,12 +17,13 @@ from typing import Final
 from uuid import uuid4
 
 from app.backends import Backends
-from app.channels import Channel, EmailChannel, PagerdutyChannel, WebhookChannel
+from app.channels import Channel, EmailChannel, OpsgenieChannel, PagerdutyChannel, WebhookChannel
 from app.core.messages import (
     PAGERDUTY_URL,
     Verdict,
     email_of,
     encoded,
+    opsgenie_request,
     pagerduty_body,
     signed,
     slack_body,
@@ -208,6 +209,9 @@ def request_of(channel: Channel, notification: Notification, id: str, now: datet
     assert not isinstance(channel, EmailChannel)
     if isinstance(channel, PagerdutyChannel):
         return PAGERDUTY_URL, {}, encoded(pagerduty_body(notification, id, channel.routing_key.get_secret_value()))
+    if isinstance(channel, OpsgenieChannel):
+        address, made = opsgenie_request(notification, id, channel.region)
+        return address, {"Authorization": f"GenieKey {channel.api_key.get_secret_value()}"}, encoded(made)
     url = channel.url.get_secret_value()
     if isinstance(channel, WebhookChannel):
         body = encoded(webhook_body(notification, id))

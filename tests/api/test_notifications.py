@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from flask.testing import FlaskClient
 
 from app.adapters.sqlite import SqliteMetadata
-from app.channels import EmailChannel, PagerdutyChannel, SlackChannel, WebhookChannel
+from app.channels import EmailChannel, OpsgenieChannel, PagerdutyChannel, SlackChannel, WebhookChannel
 from app.cli import main
 from app.core.notifications import Attempt, Notification, new_delivery
 from app.health import status_of
@@ -28,6 +28,7 @@ CHANNELS = (
     WebhookChannel(name="hook", type="webhook", url=f"https://x.example/{SECRET}", secret=SECRET),  # type: ignore[arg-type]
     SlackChannel(name="slack", type="slack", url=f"https://hooks.slack.com/{SECRET}"),  # type: ignore[arg-type]
     PagerdutyChannel(name="pager", type="pagerduty", routing_key=SECRET),  # type: ignore[arg-type]
+    OpsgenieChannel(name="genie", type="opsgenie", api_key=SECRET),  # type: ignore[arg-type]
     EmailChannel(
         name="mail",
         type="email",
@@ -130,7 +131,7 @@ def test_wrong_requests_get_what_is_wrong(empty: World) -> None:
     backends, client = serving(empty, Recording())
     unknown = client.post("/api/v1/notifications/test", json={"channel": "nope"})
     assert unknown.status_code == 404
-    assert "Channels are hook, slack, pager, mail" in unknown.json["detail"]  # type: ignore[index]
+    assert "Channels are hook, slack, pager, genie, mail" in unknown.json["detail"]  # type: ignore[index]
     assert client.post("/api/v1/notifications/test", json={"channel": 7}).status_code == 400
     assert client.post("/api/v1/notifications/test", json={"channel": "x" * 41}).status_code == 400
     assert client.post("/api/v1/notifications/test", data="x").status_code == 415
@@ -143,7 +144,7 @@ def test_wrong_requests_get_what_is_wrong(empty: World) -> None:
 
 
 def test_no_answer_and_no_log_has_a_secret(empty: World, caplog: pytest.LogCaptureFixture) -> None:
-    backends, client = serving(empty, Recording([403, 404, 500]))
+    backends, client = serving(empty, Recording([403, 404, 500, 401]))
     with caplog.at_level(logging.DEBUG):
         answers = [
             client.post("/api/v1/notifications/test", json={"channel": one.name}).text
@@ -153,9 +154,9 @@ def test_no_answer_and_no_log_has_a_secret(empty: World, caplog: pytest.LogCaptu
         paths = ("/api/v1/notifications", "/api/v1/notifications/channels", "/api/v1/jobs", "/readyz", "/metrics")
         answers += [client.get(path).text for path in paths]
         answers.append(json.dumps(status_of(backends, backends.settings)))
-    assert len(answers) == 9
+    assert len(answers) == 10
     assert SECRET not in "".join(answers) + caplog.text
-    shown = json.loads(answers[4])["items"]
+    shown = json.loads(answers[5])["items"]
     assert [(one["name"], one["type"], one["disabled"]) for one in shown][:2] == [
         ("hook", "webhook", None),
         ("slack", "slack", None),
