@@ -35,6 +35,7 @@ from app.errors import Conflict, InvalidInput, NotFound
 from app.jobs import submit
 from app.narrowing import narrowed
 from tests import found
+from tests.api.conftest import backends_at
 from tests.contracts.metadata import anomaly
 from tests.found import DAY, LAST, SCOPE, SPIKE, day_file, take
 from workers.jobs import HANDLERS, run_job
@@ -113,6 +114,25 @@ def test_an_anomaly_is_resolved_when_it_has_been_over_for_a_while(backends: Back
     record = only(backends)
     assert (record.state, record.start, record.date) == ("resolved", SPIKE, LAST)
     assert record.moments[-1].found == "resolved"
+
+
+def test_dollars_already_added_are_corrected_when_a_day_is_restated(tmp_path: Path) -> None:
+    # Not a copy: a file from another folder is another source, which restates nothing.
+    found.build(tmp_path / "own")
+    backends = replace(backends_at(tmp_path / "own"), clock=lambda: found.NOW)
+    detect(backends)
+    before = only(backends)
+    take(backends, SPIKE + 2 * DAY, day_file(SPIKE + 2 * DAY, extra=500.0))
+    detected = detect(backends)
+    after = only(backends)
+    assert (detected.new, detected.changed, after.id, after.state) == (0, 1, before.id, "ongoing")
+    assert after.impact - before.impact == Decimal("200.00")
+    assert after.impact == sum(part.impact for part in after.contributions)
+    assert after.moments == before.moments, "what was known then stays"
+    assert detect(backends).changed == 0
+    take(backends, SPIKE + 2 * DAY, day_file(SPIKE + 2 * DAY))
+    detect(backends)
+    assert only(backends).impact == before.impact
 
 
 def test_planned_spend_silences_what_is_found_there(backends: Backends) -> None:
