@@ -556,7 +556,7 @@ def planned_spend_remove(id: str) -> None:
 @click.option("--min-daily", type=click.FloatRange(0), help="Dollars a day that are worth an alert.")
 @click.option("--min-total", type=click.FloatRange(0), help="Dollars that an incident must be worth.")
 @click.option(
-    "--country", metavar="CC", help="ISO country; holidays are read from the costs themselves, so it changes nothing."
+    "--country", metavar="CC", help="Taken and said to change nothing: holidays are read from the costs themselves."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @told_in_one_line
@@ -579,6 +579,10 @@ def backtest(
 
     if country is not None and not (len(country) == 2 and country.isascii() and country.isalpha()):
         raise InvalidInput(f"--country {country[:20]!r} is not an ISO 3166 code of two letters, for example DE.")
+    if country is not None:
+        # Taken, as scripts give it; but nobody is to believe that it did something. Not on stdout, which is for alerts.
+        told = "changes nothing: holidays are read from the costs themselves (docs/anomalies.md)."
+        click.echo(f"spendscope: --country {country.upper()} {told}", err=True)
     for option, dollars in (("--min-daily", min_daily), ("--min-total", min_total)):
         if dollars is not None and not isfinite(dollars):
             raise InvalidInput(f"{option} {dollars} is not an amount of dollars.")
