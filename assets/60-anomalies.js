@@ -49,6 +49,7 @@
   }
 
   function beside() {
+    window.spendscope.tellTime();
     const title = document.getElementById("anomaly-title");
     if (drawn.id !== shownId) document.querySelectorAll(".verdicts .reason").forEach((input) => (input.value = ""));
     shownId = drawn.id;

@@ -29,6 +29,7 @@
 
   /** The list was drawn again: what came of a test stays beside its button. */
   function shown() {
+    window.spendscope.tellTime();
     results.forEach((words, channel) => {
       const place = document.querySelector(`[data-result="${CSS.escape(channel)}"]`);
       if (place && place.textContent !== words) place.textContent = words;
