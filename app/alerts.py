@@ -14,6 +14,7 @@ from typing import Final
 
 from app.backends import Backends
 from app.budgets import rules_of
+from app.core.access import seen_anomaly
 from app.core.alerts import (
     FoundAnomaly,
     Mover,
@@ -27,9 +28,10 @@ from app.core.alerts import (
     stale_prefix,
     weekly,
 )
+from app.core.anomalyrecords import UNSETTLED_STATES
 from app.core.messages import resolution
 from app.core.notifications import Notification
-from app.core.periods import DateRange
+from app.core.periods import EARLIEST, LATEST, DateRange
 from app.core.query import CostQuery
 from app.core.restatements import Move
 from app.core.rules import AlertRecord, Rule, stale_finding
@@ -168,6 +170,7 @@ def _weekly(backends: Backends) -> int:
         week = week_of(snapshot(backends), days, accounts)
         if week.total is None:
             continue
+        week = replace(week, anomalies=open_anomalies(backends, accounts))
         told += notify(_only(backends, accounts), [weekly(week, settings.currency, settings.public_url)])
         backends.metadata.take_slot(slot, moment)
     return told
@@ -175,6 +178,16 @@ def _weekly(backends: Backends) -> int:
 
 def _only(backends: Backends, accounts: tuple[str, ...]) -> Backends:
     return replace(backends, channels={n: one for n, one in backends.channels.items() if one.accounts == accounts})
+
+
+def open_anomalies(backends: Backends, accounts: tuple[str, ...]) -> int | None:
+    """How many are open now, of those that somebody sees who sees these accounts (none: all); None while nobody looked."""
+    jobs = backends.metadata.jobs(limit=PAGE, kind="detect").items
+    if not any(job.status.startswith("done") and not job.params.get("backtest") for job in jobs):
+        return None
+    records = backends.metadata.anomalies(EARLIEST, LATEST)
+    shown = [seen_anomaly(one, frozenset(accounts)) for one in records] if accounts else records
+    return sum(one is not None and one.state in UNSETTLED_STATES for one in shown)
 
 
 def week_of(figures: Snapshot, days: DateRange, accounts: tuple[str, ...]) -> Week:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from app.alerts import LOOK_BACK, tell_anomalies
@@ -19,6 +21,7 @@ from app.backtest import MOST_SERIES, Rules, replay, stored_deliveries
 from app.core.alerts import FoundAnomaly
 from app.core.anomaly import FIRST_DAYS, Anomaly, Detector
 from app.core.anomalyrecords import (
+    BY_PLAN,
     AnomalyRecord,
     AnomalyState,
     Finding,
@@ -49,6 +52,8 @@ HEARD_DAYS: Final = 3
 CLOSED_AFTER: Final = timedelta(days=14)
 """One that is silent for longer is taken for closed, as coverage does."""
 MOST_REASON: Final = 500
+MOST_EXTRA: Final = Decimal(10) ** 12
+MOST_PLANNED_DAYS: Final = 366
 KIND: Final = "detect"
 WAITED_FOR: Final = ("ingest", KIND)
 """Jobs that are to end before anomalies are looked for."""
@@ -168,7 +173,10 @@ def is_news(record: AnomalyRecord, now: datetime) -> bool:
     """
     if record.created.date() - record.detected_on > NEW_FOR or record.verdict is not None:
         return False
-    return now - (record.updated if record.found == "resolved" else record.created) <= LOOK_BACK
+    last = record.verdicts[-1] if record.verdicts else None
+    # One that grew beyond what was planned is news from then on.
+    began = last.at if last and last.by == BY_PLAN else record.created
+    return now - (record.updated if record.found == "resolved" else began) <= LOOK_BACK
 
 
 def told_of(record: AnomalyRecord) -> FoundAnomaly:
@@ -189,18 +197,29 @@ def is_shown(record: AnomalyRecord) -> bool:
 # --- counting what rules would have said --------------------------------------------------------------------------
 
 
-def count_alerts(backends: Backends, min_daily: float | None, min_total: float | None) -> dict[str, Any]:
-    """The alerts of the last 12 months under other rules, as a job's result. Raises InvalidInput when nothing is stored."""
+def count_alerts(
+    backends: Backends, min_daily: float | None, min_total: float | None, told: Told = lambda *_: None
+) -> dict[str, Any]:
+    """The alerts of the last 12 months under other rules, as a job's result; one that was counted over the same ledger is
+    not counted again. Raises InvalidInput when nothing is stored."""
+    version = backends.metadata.ledger_version()
+    params = {BACKTEST: True, "min_daily": min_daily, "min_total": min_total}
+    kept = (job.result for job in newest_backtests(backends) if job.params == params and job.status == "done")
+    if found := next((result for result in kept if result.get("version") == version), None):
+        return dict(found)
+    began = time.monotonic()
     deliveries = _deliveries(backends, None)
     last = deliveries[-1].day
     first = max(last - COUNTED + DAY, deliveries[0].day)
-    alerts = list(replay(deliveries, Rules(min_daily, min_total, first, None)))
+    alerts = list(replay(_counted(deliveries, told), Rules(min_daily, min_total, first, None)))
     kinds: dict[str, int] = {}
     for alert in alerts:
         kinds[alert.kind] = kinds.get(alert.kind, 0) + 1
     largest = sorted(alerts, key=lambda alert: -abs(alert.impact))[:SAMPLED]
     return {
         "alerts": len(alerts),
+        "version": version,
+        "seconds": round(time.monotonic() - began, 1),
         "start": first.isoformat(),
         "end": (last + DAY).isoformat(),
         "kinds": kinds,
@@ -214,6 +233,13 @@ def count_alerts(backends: Backends, min_daily: float | None, min_total: float |
             for alert in largest
         ],
     }
+
+
+def _counted(deliveries: Sequence[Delivery], told: Told) -> Iterator[Delivery]:
+    for place, delivery in enumerate(deliveries):
+        if place % 10 == 0:
+            told(place, len(deliveries), f"Replaying {delivery.day}")
+        yield delivery
 
 
 # --- asking -------------------------------------------------------------------------------------------------------
@@ -288,16 +314,25 @@ def say(backends: Backends, id: str, state: Said, *, by: str, reason: str | None
     raise Conflict(f"Anomaly {id} is being changed by somebody else. Try again.")
 
 
-def plan(backends: Backends, scope: Scope, days: DateRange, reason: str, *, by: str) -> PlannedSpend:
-    """Say that something is planned; what is found there from now on is expected. Raises InvalidInput."""
+def plan(
+    backends: Backends, scope: Scope, days: DateRange, reason: str, *, by: str, extra: Decimal | None = None
+) -> PlannedSpend:
+    """Say that something is planned; what is found there from now on is expected, up to `extra` dollars a day.
+
+    Raises InvalidInput.
+    """
     given = reason.strip()
+    if extra is not None and not (extra.is_finite() and 0 < extra <= MOST_EXTRA):
+        raise InvalidInput(f"extra {extra} is not an amount of dollars a day above 0.", field="extra")
+    if len(days) > MOST_PLANNED_DAYS:
+        raise InvalidInput(f"{len(days)} days are planned; at most {MOST_PLANNED_DAYS} are.", field="end")
     if not given or len(given) > MOST_REASON:
         raise InvalidInput(
             f"reason is empty or longer than {MOST_REASON} characters. Say what is planned.", field="reason"
         )
     named = "\0".join([*(repr(value) for _, value in scope.parts()), str(days.start), str(days.end)])
     name = hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    found = PlannedSpend(name, scope, days.start, days.end, given, by, backends.clock())
+    found = PlannedSpend(name, scope, days.start, days.end, given, by, backends.clock(), extra)
     backends.metadata.put_planned_spend(found)
     return found
 

@@ -29,7 +29,7 @@ from pydantic import (
 from app.core.notifications import KINDS, Notification, NotificationKind, Pace, QuietHours, Severity, is_wanted
 from app.errors import CannotStart
 
-SECRETS: Final = ("url", "secret", "password", "routing_key")
+SECRETS: Final = ("url", "secret", "password", "routing_key", "api_key")
 MOST_CHANNELS: Final = 100
 ADDRESS: Final = re.compile(r"[^\s@<>,;:\"]+@[^\s@<>,;:\"]+")
 
@@ -131,6 +131,16 @@ class PagerdutyChannel(_Channel):
     """A summary of the week wakes nobody."""
 
 
+class OpsgenieChannel(_Channel):
+    """The key of an API integration: of Opsgenie (`us`, `eu`), or of Jira Service Management (`jsm`)."""
+
+    type: Literal["opsgenie"]
+    api_key: SecretStr
+    region: Literal["us", "eu", "jsm"] = "us"
+    kinds: Annotated[tuple[NotificationKind, ...], BeforeValidator(_list)] = Field(("anomaly", "data_stale"))
+    """A summary of the week wakes nobody."""
+
+
 class EmailChannel(_Channel):
     """A mail server that relays for us."""
 
@@ -160,7 +170,7 @@ class EmailChannel(_Channel):
         return self
 
 
-Channel = SlackChannel | TeamsChannel | WebhookChannel | PagerdutyChannel | EmailChannel
+Channel = SlackChannel | TeamsChannel | WebhookChannel | PagerdutyChannel | OpsgenieChannel | EmailChannel
 _CHANNEL: Final[TypeAdapter[Channel]] = TypeAdapter(Annotated[Channel, Field(discriminator="type")])
 
 
@@ -227,7 +237,7 @@ def _said(part: Any) -> str:
     if part["type"] == "missing":
         return "is missing"
     if part["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return "type is not one of slack, teams, email, webhook, pagerduty"
+        return "type is not one of slack, teams, email, webhook, pagerduty, opsgenie"
     message: str = part["msg"].removeprefix("Value error, ")
     return message if part["type"] == "value_error" else f"is wrong: {message}"
 

@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import date
+from datetime import date, timedelta
+from decimal import Decimal, InvalidOperation
 from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -462,6 +463,79 @@ def detect(as_of: str | None, as_json: bool) -> None:
     say(found.sentence)
 
 
+@main.group("planned-spend")
+def planned_spend() -> None:
+    """Days on which more (or less) is expected somewhere: what the detector finds there is no news."""
+
+
+@planned_spend.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print what GET /api/v1/planned-spend lists.")
+@told_in_one_line
+def planned_spend_list(as_json: bool) -> None:
+    """By first day."""
+    from app.api.models import PlannedSpendAnswer, PlannedSpendList
+
+    plans = open_backends(read_settings()).metadata.planned_spend()
+    if as_json:
+        say(PlannedSpendList(items=[PlannedSpendAnswer.of(one) for one in plans]).json_text())
+        return
+    for one in plans:
+        where = " · ".join(printable(name or "all")[:40] for _, name in one.scope.parts())
+        extra = "" if one.extra is None else f", up to {one.extra:,.2f} a day"
+        say(f"{one.id}  {one.start} to {one.end - timedelta(days=1)}  {where}  {printable(one.reason)}{extra}")
+    if not plans:
+        say("Nothing is planned.")
+
+
+@planned_spend.command("add")
+@click.option("--start", required=True, help="First day, YYYY-MM-DD.")
+@click.option("--end", required=True, help="The day after the last, YYYY-MM-DD.")
+@click.option("--reason", required=True, help="What is planned.")
+@click.option("--account", help="Only in this account. Default: all.")
+@click.option("--service", help="Only of this service. Default: all.")
+@click.option("--region", help="Only in this region. Default: all.")
+@click.option("--extra", help="Dollars a day beyond the usual; more is news. Default: whatever it is.")
+@told_in_one_line
+def planned_spend_add(
+    start: str,
+    end: str,
+    reason: str,
+    account: str | None,
+    service: str | None,
+    region: str | None,
+    extra: str | None,
+) -> None:
+    """Say that something is planned. The same scope and days again replace reason and dollars.
+
+    It works from the next run of the detector on (`spendscope detect`).
+    """
+    from app.access import CONSOLE
+    from app.anomalies import plan
+    from app.core.periods import DateRange, day_from
+    from app.core.scopes import Scope
+
+    backends = open_backends(read_settings())
+    backends.metadata.prepare()
+    try:
+        dollars = Decimal(extra) if extra is not None else None
+    except InvalidOperation:
+        raise InvalidInput(f"--extra {(extra or '')[:20]!r} is not an amount of dollars.", field="extra") from None
+    days = DateRange(day_from(start, "--start"), day_from(end, "--end"))
+    say(plan(backends, Scope(account, service, region), days, reason, by=CONSOLE, extra=dollars).id)
+
+
+@planned_spend.command("remove")
+@click.argument("id")
+@told_in_one_line
+def planned_spend_remove(id: str) -> None:
+    """What it silenced stays expected; `spendscope detect` judges what is found from now on."""
+    from app.anomalies import forget_plan
+
+    backends = open_backends(read_settings())
+    backends.metadata.prepare()
+    forget_plan(backends, id)
+
+
 @main.command()
 @click.option("--start", help="First day whose alerts are printed, YYYY-MM-DD; earlier days are only learned from.")
 @click.option("--end", help="The day after the last, YYYY-MM-DD.")
@@ -473,7 +547,7 @@ def detect(as_of: str | None, as_json: bool) -> None:
 @click.option("--min-daily", type=click.FloatRange(0), help="Dollars a day that are worth an alert.")
 @click.option("--min-total", type=click.FloatRange(0), help="Dollars that an incident must be worth.")
 @click.option(
-    "--country", metavar="CC", help="ISO country; holidays are read from the costs themselves, so it changes nothing."
+    "--country", metavar="CC", help="Taken and said to change nothing: holidays are read from the costs themselves."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @told_in_one_line
@@ -496,6 +570,10 @@ def backtest(
 
     if country is not None and not (len(country) == 2 and country.isascii() and country.isalpha()):
         raise InvalidInput(f"--country {country[:20]!r} is not an ISO 3166 code of two letters, for example DE.")
+    if country is not None:
+        # Taken, as scripts give it; but nobody is to believe that it did something. Not on stdout, which is for alerts.
+        told = "changes nothing: holidays are read from the costs themselves (docs/anomalies.md)."
+        click.echo(f"spendscope: --country {country.upper()} {told}", err=True)
     for option, dollars in (("--min-daily", min_daily), ("--min-total", min_total)):
         if dollars is not None and not isfinite(dollars):
             raise InvalidInput(f"{option} {dollars} is not an amount of dollars.")
@@ -893,7 +971,7 @@ def notifications_list(channel: str | None, status: str | None, limit: int, as_j
         say(Deliveries(items=[DeliveryAnswer.of(one) for one in found.items], next_cursor=None).json_text())
         return
     for one in found.items:
-        told = f"{one.created:%Y-%m-%d %H:%M}  {one.status:<8} {one.channel:<20.20} {printable(one.notification.title)}"
+        told = f"{one.id}  {one.created:%Y-%m-%d %H:%M}  {one.status:<8} {one.channel:<20.20} {printable(one.notification.title)}"
         say(f"{told}  {printable(one.message or '')}".rstrip())
 
 
@@ -908,6 +986,18 @@ def notifications_channels() -> None:
         state = backends.metadata.channel_state(one.name)
         working = f"disabled: {state.disabled}" if state.disabled else "works"
         say(f"{one.name:<20} {one.type:<10} {','.join(one.kinds)} from {one.least_severity}; {working}")
+
+
+@notifications.command("retry")
+@click.argument("id")
+@told_in_one_line
+def notifications_retry(id: str) -> None:
+    """Send the notification ID, which failed, once more; the scheduler does it."""
+    from app.notifications import retry
+
+    backends = open_backends(read_settings())
+    backends.metadata.prepare()
+    say(f"{retry(backends, id).status}: it goes out with the next message of its channel.")
 
 
 @notifications.command("test")

@@ -221,6 +221,14 @@ class Settings(BaseModel):
         None, description="Grafana signs those posts with it (HMAC-SHA256); unset: not signed."
     )
     alert_emails: str | None = Field(None, description="Addresses of Grafana's contact point, separated by semicolons.")
+    alert_back_url: str | None = Field(
+        None,
+        pattern=WEB_ADDRESS,
+        description="Spendscope's own `/api/v1/alerts/grafana` as Grafana reaches it: its alerts are shown on the Anomalies page.",
+    )
+    alert_back_token: SecretStr | None = Field(
+        None, description="API token of scope `alerts` that Grafana sends there."
+    )
 
     channels_file: Path | None = Field(
         None, description="TOML file of the channels that notifications go to (docs/notifications.md)."

@@ -26,7 +26,7 @@ from app.narrowing import narrowed
 from app.secretkey import secret_key
 
 READ, OPERATE, METRICS = Permission.READ, Permission.OPERATE, Permission.METRICS
-ANNOTATE, ADMINISTER = Permission.ANNOTATE, Permission.ADMINISTER
+ANNOTATE, ADMINISTER, ALERTS = Permission.ANNOTATE, Permission.ADMINISTER, Permission.ALERTS
 PUBLIC: Final = None
 """For everybody: what a probe, a person who is not signed in yet, or their browser needs."""
 
@@ -82,6 +82,7 @@ RULES: Final[Mapping[tuple[str, str], Permission | None]] = {
     ("GET", "/api/v1/notifications"): READ,
     ("GET", "/api/v1/notifications/channels"): READ,
     ("POST", "/api/v1/notifications/test"): OPERATE,
+    ("POST", "/api/v1/notifications/<id>/retry"): OPERATE,
     ("GET", "/api/v1/anomalies"): READ,
     ("GET", "/api/v1/anomalies/<id>"): READ,
     ("PATCH", "/api/v1/anomalies/<id>"): ANNOTATE,
@@ -102,6 +103,8 @@ RULES: Final[Mapping[tuple[str, str], Permission | None]] = {
     ("POST", "/api/v1/rules/<id>/preview"): OPERATE,
     ("GET", "/api/v1/alerts"): READ,
     ("GET", "/api/v1/alerts/<id>"): READ,
+    ("GET", "/api/v1/alerts/grafana"): READ,
+    ("POST", "/api/v1/alerts/grafana"): ALERTS,
     ("GET", "/api/v1/jobs"): READ,
     ("GET", "/api/v1/jobs/<id>"): READ,
     ("POST", "/api/v1/jobs"): OPERATE,
@@ -120,6 +123,7 @@ CALLBACKS: Final[Mapping[str, Permission]] = {
     "anomalies-drawn.data": READ,
     "budgets-drawn.data": READ,
     "data-drawn.data": READ,
+    "notifications-drawn.data": READ,
     "data-side.children": READ,
     "data-live.data": READ,
     "trust-tabs.children": READ,
@@ -286,7 +290,7 @@ class Gate:
             raise Forbidden(f"This takes the permission {needed}, which you do not have. Ask an admin.")
         if asked.path == CALLBACK_PATH:
             self._let_call(asked, asking)
-        elif (asked.method not in SAFE and needed is not READ) or b"format=csv" in asked.query_string:
+        elif (asked.method not in SAFE and needed not in (READ, ALERTS)) or b"format=csv" in asked.query_string:
             self._note(asked, asking, "asked")
         if needed is OPERATE and asked.method == "POST" and asking.via != "local":
             self.limit(f"submit:{asking.id}", SUBMITS_A_MINUTE)

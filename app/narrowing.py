@@ -28,6 +28,7 @@ from app.core.access import (
 )
 from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
 from app.core.budgets import Budget
+from app.core.grafanaalerts import GrafanaAlert, seen_grafana_alert
 from app.core.jobs import Job
 from app.core.ledger import DayRecord, Ingestion
 from app.core.query import CostQuery
@@ -255,6 +256,16 @@ class NarrowedMetadata(_Closed):
             return self._whole.alerts(limit=limit, cursor=cursor, rule=rule, state=state)
 
         return _seen(page, lambda item: seen_alert(item, self._accounts), limit, cursor)
+
+    # --- alerts of Grafana
+
+    def grafana_alerts(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None
+    ) -> Listing[GrafanaAlert]:
+        def page(limit: int, cursor: str | None) -> Listing[GrafanaAlert]:
+            return self._whole.grafana_alerts(limit=limit, cursor=cursor, status=status)
+
+        return _seen(page, lambda item: seen_grafana_alert(item, self._accounts), limit, cursor)
 
     # --- jobs
 

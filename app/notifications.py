@@ -17,12 +17,13 @@ from typing import Final
 from uuid import uuid4
 
 from app.backends import Backends
-from app.channels import Channel, EmailChannel, PagerdutyChannel, WebhookChannel
+from app.channels import Channel, EmailChannel, OpsgenieChannel, PagerdutyChannel, WebhookChannel
 from app.core.messages import (
     PAGERDUTY_URL,
     Verdict,
     email_of,
     encoded,
+    opsgenie_request,
     pagerduty_body,
     signed,
     slack_body,
@@ -208,6 +209,9 @@ def request_of(channel: Channel, notification: Notification, id: str, now: datet
     assert not isinstance(channel, EmailChannel)
     if isinstance(channel, PagerdutyChannel):
         return PAGERDUTY_URL, {}, encoded(pagerduty_body(notification, id, channel.routing_key.get_secret_value()))
+    if isinstance(channel, OpsgenieChannel):
+        address, made = opsgenie_request(notification, id, channel.region)
+        return address, {"Authorization": f"GenieKey {channel.api_key.get_secret_value()}"}, encoded(made)
     url = channel.url.get_secret_value()
     if isinstance(channel, WebhookChannel):
         body = encoded(webhook_body(notification, id))
@@ -268,6 +272,27 @@ def _waited_for(backends: Backends, name: str, patience: float) -> ChannelState:
         if time.monotonic() >= until:
             raise Conflict(f"Channel {name} is sending another message. Try again in a minute.")
         time.sleep(0.1)
+
+
+def retry(backends: Backends, id: str) -> Delivery:
+    """Send one that failed once more, with the next message of its channel.
+
+    Raises NotFound, or Conflict when it did not fail, was a test, or its channel takes nothing now.
+    """
+    found = backends.metadata.delivery(id) if id.isascii() else None
+    if found is None:
+        raise NotFound(f"There is no notification {id[:40]!r}. GET /api/v1/notifications lists them.")
+    if found.notification.kind == "test":
+        raise Conflict("A test is not sent again. Test the channel once more.")
+    if found.channel not in backends.channels:
+        raise Conflict(f"Channel {found.channel} is not configured any more.")
+    if disabled := backends.metadata.channel_state(found.channel).disabled:
+        raise Conflict(
+            f"Channel {found.channel} is disabled: {disabled} Test it first; a test that succeeds enables it."
+        )
+    if not backends.metadata.renew_delivery(id):
+        raise Conflict(f"Only what failed is sent again; this one is {found.status}.")
+    return backends.metadata.delivery(id) or found
 
 
 # --- what can't be sent -------------------------------------------------------------------------------------------------

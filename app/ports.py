@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, Literal, Protoc
 from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
 from app.core.budgets import Budget
 from app.core.charges import Totals
+from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery
@@ -330,6 +331,24 @@ class Budgets(Protocol):
         """Housekeeping: drop those that are over and fired before this; how many."""
 
 
+class GrafanaAlerts(Protocol):
+    """Alerts that a Grafana told of (core.grafanaalerts). A change is one compare-and-set of one record."""
+
+    def put_grafana_alert(self, alert: GrafanaAlert) -> bool:
+        """Store it if the stored revision is `alert.revision - 1`; False when somebody else was faster."""
+
+    def grafana_alerts_like(self, fingerprint: str) -> list[GrafanaAlert]:
+        """All with this fingerprint, the newest first."""
+
+    def grafana_alerts(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None
+    ) -> Listing[GrafanaAlert]:
+        """By when they began, newest first. Raises InvalidInput for a cursor it did not give out."""
+
+    def forget_grafana_alerts(self, *, heard_before: datetime) -> int:
+        """Housekeeping: drop those last heard of before this; how many."""
+
+
 class Jobs(Protocol):
     """Job records (core.jobs). Every transition is one compare-and-set on the claim's token."""
 
@@ -409,6 +428,9 @@ class Outbox(Protocol):
 
     def mark_deliveries(self, ids: Sequence[str], attempt: Attempt) -> int:
         """Record an attempt on those of them that are pending; how many they were."""
+
+    def renew_delivery(self, id: str) -> bool:
+        """Make one that failed pending anew, as if it had never been tried; False when there is none that failed."""
 
     def channel_state(self, name: str) -> ChannelState:
         """The channel's state, an empty one at revision 0 when it was never seen."""
@@ -511,7 +533,9 @@ class Copies(Protocol):
         """
 
 
-class Metadata(Ledger, History, References, Anomalies, Budgets, Jobs, Schedule, Outbox, People, Copies, Protocol):
+class Metadata(
+    Ledger, History, References, Anomalies, GrafanaAlerts, Budgets, Jobs, Schedule, Outbox, People, Copies, Protocol
+):
     """The metadata store: one technology behind all of it."""
 
     def prepare(self) -> None:

@@ -292,6 +292,11 @@
 
   /** The link of the page that is shown. */
   function here(pathname, links) {
+    // On a narrow screen the pages' links scroll: the one of this page is to be seen.
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      const current = document.querySelector(".pages a[aria-current]"), bar = current && current.parentElement;
+      if (bar && bar.scrollWidth > bar.clientWidth) bar.scrollLeft = current.offsetLeft - (bar.clientWidth - current.offsetWidth) / 2;
+    }));
     return links.map((link) => ({
       ...link, props: { ...link.props, "aria-current": link.props.href === pathname ? "page" : undefined },
     }));

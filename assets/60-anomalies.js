@@ -43,11 +43,13 @@
     clearTimeout(timer);
     if (found.counting) timer = setTimeout(() => page() && again(), 2000);
     requestAnimationFrame(() => requestAnimationFrame(beside));
+    requestAnimationFrame(() => planForm(found.mayPlan, found.currency));
     return [found.figure ? window.spendscope.coloured(found.figure) : SAME(),
       ...PARTS.map((part) => found.options[part].map(window.spendscope.option))];
   }
 
   function beside() {
+    window.spendscope.tellTime();
     const title = document.getElementById("anomaly-title");
     if (drawn.id !== shownId) document.querySelectorAll(".verdicts .reason").forEach((input) => (input.value = ""));
     shownId = drawn.id;
@@ -129,16 +131,111 @@
   }
 
   /** What is wrong, null when nothing is. */
-  async function told(path, method, body) {
+  const told = async (path, method, body) => ((await asked(path, method, body)) || {}).words || null;
+
+  /** What is wrong in words, and with which member of the body; null when nothing is. */
+  async function asked(path, method, body) {
     try {
       const answer = await fetch(path, { method, headers: { "Content-Type": "application/json" }, body });
       if (answer.ok) return null;
       const problem = await answer.json().catch(() => ({}));
-      return problem.detail || `The server could not do it (error ${answer.status}).`;
+      return { words: problem.detail || `The server could not do it (error ${answer.status}).`, field: problem.field };
     } catch (error) {
-      return "No connection to the server. Nothing was changed.";
+      return { words: "No connection to the server. Nothing was changed." };
     }
   }
+
+  // --- planned spend ----------------------------------------------------------------------------------------------
+
+  const FIELDS = [
+    ["reason", "What is planned", { required: true, maxLength: 500 }],
+    ["start", "First day (UTC)", { type: "date", required: true }],
+    ["last", "Last day (UTC)", { type: "date", required: true }],
+    ["account", "Account", { placeholder: "all" }],
+    ["service", "Service", { placeholder: "all" }],
+    ["region", "Region", { placeholder: "all" }],
+    ["extra", "Extra a day, at most", { type: "number", min: "0.01", step: "0.01", placeholder: "any amount" }],
+  ];
+
+  const made = (name, props, ...children) => { const found = Object.assign(document.createElement(name), props); found.append(...children); return found; };
+
+  function planForm(may, currency) {
+    const place = document.getElementById("plan-form");
+    if (!place || !may || place.firstChild) return;
+    const labels = FIELDS.map(([name, text, props]) => {
+      const input = made("input", { id: `plan-${name}`, name, type: "text", autocomplete: "off", ...props });
+      input.setAttribute("aria-describedby", "plan-trouble");
+      const label = made("label", { className: `plan-${name}` }, made("span", { textContent: name === "extra" ? `${text} (${currency})` : text }), input);
+      if (!PARTS.includes(name)) return label;
+      const known = made("datalist", { id: `plan-known-${name}` });
+      input.setAttribute("list", known.id);
+      input.addEventListener("focus", () => suggest(name, known), { once: true });
+      label.append(known);
+      return label;
+    });
+    const trouble = made("p", { id: "plan-trouble", className: "trouble-text" });
+    trouble.setAttribute("role", "alert");
+    const form = made("form", { className: "plan-form", noValidate: true }, ...labels, made("button", { type: "submit", className: "button", textContent: "Plan it" }), trouble);
+    form.setAttribute("aria-label", "Plan spend");
+    form.addEventListener("submit", (event) => { event.preventDefault(); plan(form); });
+    place.append(form);
+  }
+
+  async function suggest(name, known) {
+    const found = await fetch(`/api/v1/dimensions/${name}?limit=500`).then((answer) => (answer.ok ? answer.json() : { items: [] })).catch(() => ({ items: [] }));
+    known.replaceChildren(...(found.items || []).map((one) => made("option", { value: one.value })));
+  }
+
+  function wrong(form, name, words) {
+    FIELDS.forEach(([other]) => form.elements[other].removeAttribute("aria-invalid"));
+    document.getElementById("plan-trouble").textContent = words || "";
+    const input = form.elements[name === "end" ? "last" : name];
+    if (!words || !input) return;
+    input.setAttribute("aria-invalid", "true");
+    input.focus();
+  }
+
+  async function plan(form) {
+    const value = (name) => form.elements[name].value.trim();
+    if (!value("reason")) return wrong(form, "reason", "Say what is planned.");
+    for (const [name, words] of [["start", "first"], ["last", "last"]])
+      if (!/^\d{4}-\d\d-\d\d$/.test(value(name))) return wrong(form, name, `Give the ${words} day as year, month and day.`);
+    if (value("last") < value("start")) return wrong(form, "last", "The last day is before the first.");
+    if (form.elements.extra.value === "" && form.elements.extra.validity.badInput) return wrong(form, "extra", "Give the dollars a day as a number.");
+    const body = { reason: value("reason"), start: value("start"), end: window.spendscope.iso(Date.parse(value("last") + "T00:00:00Z") + 86400000) };
+    [...PARTS, "extra"].forEach((name) => { if (value(name)) body[name] = value(name); });
+    const problem = await asked("/api/v1/planned-spend", "POST", JSON.stringify(body));
+    if (problem) return wrong(form, problem.field || "reason", problem.words);
+    wrong(form);
+    form.reset();
+    form.elements.reason.focus();
+    await looked("Planned");
+  }
+
+  /** Anomalies are looked for again, so that what was planned counts. */
+  async function looked(words) {
+    const problem = await told("/api/v1/jobs", "POST", JSON.stringify({ kind: "detect", params: {} }));
+    window.spendscope.toast(problem ? `${words}. It counts from the next look for anomalies on.` : `${words}. Anomalies are being looked for again`);
+    again();
+    if (!problem) [3000, 10000, 30000].forEach((pause) => setTimeout(() => page() && again(), pause));
+  }
+
+  document.addEventListener("click", async (event) => {
+    const button = page() && event.target.closest && event.target.closest("button[data-forget-plan]");
+    if (!button) return;
+    if (button.dataset.sure === undefined) {
+      button.dataset.sure = "yes";
+      button.textContent = "Really remove";
+      setTimeout(() => { if (document.body.contains(button)) { delete button.dataset.sure; button.textContent = "Remove"; } }, 5000);
+      return;
+    }
+    const problem = await told("/api/v1/planned-spend/" + encodeURIComponent(button.dataset.forgetPlan), "DELETE");
+    if (problem) return void window.spendscope.toast(problem);
+    window.spendscope.toast("Removed. What it silenced stays expected");
+    const reason = document.getElementById("plan-reason");
+    if (reason) reason.focus();
+    again();
+  });
 
   // --- counting alerts --------------------------------------------------------------------------------------------
 

@@ -9,17 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from app.alerts import tell_anomalies, tell_what_happened, week_of
+from app.alerts import open_anomalies, tell_anomalies, tell_what_happened, week_of
 from app.backends import Backends
 from app.channels import WebhookChannel
 from app.core.alerts import FoundAnomaly, anomaly, data_stale, last_week, money
+from app.core.anomalyrecords import Part, Verdict
 from app.core.notifications import Delivery
+from app.core.scopes import Scope
 from app.costs import snapshot
 from app.ingest import ingest_object
+from app.jobs import submit
 from app.notifications import met
+from tests.api.conftest import client_of
 from tests.arrivals import HEADER
+from tests.contracts.metadata import anomaly as anomaly_record
 from tests.faults.test_notifier import Deployment, Recording, deployment
 from tests.workers.world import Clock
+from workers.jobs import HANDLERS, run_job
 
 MONDAY = datetime(2026, 11, 23, 8, tzinfo=UTC)
 
@@ -136,6 +142,52 @@ def test_the_week_is_summed_up_once_a_set_of_accounts_as_answers_have_it(tmp_pat
     assert whole["Not final"].startswith("2 days are still settling")
     assert (team["Total"], team["Accounts"]) == ("7.00 USD", "b")
     assert "account=b" in (by_channel["team"].notification.link or "")
+
+
+def test_the_weeks_figures_are_those_of_the_api_and_anomalies_are_those_of_the_accounts(tmp_path: Path) -> None:
+    channels = (channel("all"), channel("team", accounts=["b"]), channel("two", accounts=["a", "b"]))
+    here = deployment(tmp_path, Recording(), *channels)
+    here.clock.now = MONDAY - timedelta(days=1)
+    for one in channels:
+        state = met(here.world, one.name)
+        here.world.metadata.put_channel_state(replace(state, revision=2, since=here.clock.now))
+    fill(here, MONDAY.date())
+    looked = submit(here.world, "detect", {}, key="x")
+    run_job(here.world, looked.id, HANDLERS)
+    for number, (accounts, state) in enumerate(
+        [(["a"], "open"), (["b"], "ongoing"), (["b"], "resolved"), (["a", "b"], "open"), ([None], "open")]
+    ):
+        parts = tuple(Part(Scope(name, "S", "r"), Decimal(1)) for name in accounts if name)
+        scope = Scope(accounts[0] if len(accounts) == 1 else None, "S", None)
+        record = anomaly_record(f"n{number}", scope=scope, contributions=parts, found=state, verdicts=())
+        assert here.world.metadata.put_anomaly(record)
+    dismissed = anomaly_record("n9", scope=Scope("b", "S", None), contributions=(), found="open", verdicts=())
+    here.world.metadata.put_anomaly(replace(dismissed, verdicts=(Verdict("dismissed", here.clock.now, "ana", "x"),)))
+    here.clock.now = MONDAY + timedelta(minutes=1)
+    assert tell_what_happened(here.world) == 3
+    client = client_of(here.world)
+    for name, accounts, number in (("all", [], "4"), ("team", ["b"], "1"), ("two", ["a", "b"], "3")):
+        [one] = [one for one in told(here, "weekly") if one.channel == name]
+        said = facts(one)
+        assert said["Open anomalies"] == number, name
+
+        def total(start: str, end: str, **more: str) -> Decimal:
+            query = {"start": start, "end": end, "granularity": "total", "account": accounts, **more}  # noqa: B023
+            return Decimal(client.get("/api/v1/costs", query_string=query).json["total"])  # type: ignore[index]
+
+        assert said["Total"] == money(total("2026-11-16", "2026-11-23"), "USD")
+        assert said["Week before"] == money(total("2026-11-09", "2026-11-16"), "USD")
+        movers = {key.removeprefix("Mover: "): value for key, value in said.items() if key.startswith("Mover")}
+        for service, shown in movers.items():
+            moved = total("2026-11-16", "2026-11-23", service=service) - total(
+                "2026-11-09", "2026-11-16", service=service
+            )
+            assert shown.startswith(("+" if moved > 0 else "") + money(moved, "USD")), (name, service)
+        assert movers
+
+
+def test_a_week_says_nothing_of_anomalies_that_nobody_looked_for(here: Deployment) -> None:
+    assert open_anomalies(here.world, ()) is None
 
 
 def test_a_week_without_data_says_nothing_and_an_unknown_figure_is_never_nought(here: Deployment) -> None:

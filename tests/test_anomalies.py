@@ -35,6 +35,7 @@ from app.errors import Conflict, InvalidInput, NotFound
 from app.jobs import submit
 from app.narrowing import narrowed
 from tests import found
+from tests.api.conftest import backends_at
 from tests.contracts.metadata import anomaly
 from tests.found import DAY, LAST, SCOPE, SPIKE, day_file, take
 from workers.jobs import HANDLERS, run_job
@@ -108,6 +109,25 @@ def test_an_anomaly_is_resolved_when_it_has_been_over_for_a_while(backends: Back
     assert record.moments[-1].found == "resolved"
 
 
+def test_dollars_already_added_are_corrected_when_a_day_is_restated(tmp_path: Path) -> None:
+    # Not a copy: a file from another folder is another source, which restates nothing.
+    found.build(tmp_path / "own")
+    backends = replace(backends_at(tmp_path / "own"), clock=lambda: found.NOW)
+    detect(backends)
+    before = only(backends)
+    take(backends, SPIKE + 2 * DAY, day_file(SPIKE + 2 * DAY, extra=500.0))
+    detected = detect(backends)
+    after = only(backends)
+    assert (detected.new, detected.changed, after.id, after.state) == (0, 1, before.id, "ongoing")
+    assert after.impact - before.impact == Decimal("200.00")
+    assert after.impact == sum(part.impact for part in after.contributions)
+    assert after.moments == before.moments, "what was known then stays"
+    assert detect(backends).changed == 0
+    take(backends, SPIKE + 2 * DAY, day_file(SPIKE + 2 * DAY))
+    detect(backends)
+    assert only(backends).impact == before.impact
+
+
 def test_planned_spend_silences_what_is_found_there(backends: Backends) -> None:
     made = plan(backends, Scope(service="Amazon S3"), DateRange(SPIKE, LAST), " Migration ", by="ana")
     detect(backends)
@@ -119,6 +139,20 @@ def test_planned_spend_silences_what_is_found_there(backends: Backends) -> None:
     forget_plan(backends, made.id)
     with pytest.raises(NotFound, match="no planned spend"):
         forget_plan(backends, made.id)
+
+
+def test_planned_spend_silences_up_to_its_dollars_and_one_that_grows_is_news(backends: Backends) -> None:
+    made = plan(backends, Scope(service="Amazon S3"), DateRange(SPIKE, LAST), "Small", by="ana", extra=Decimal(50))
+    detect(backends)
+    record = only(backends)
+    assert (record.state, record.verdicts) == ("ongoing", ())
+    forget_plan(backends, made.id)
+    with pytest.raises(InvalidInput, match="extra NaN is not an amount"):
+        plan(backends, Scope(), DateRange(SPIKE, LAST), "x", by="ana", extra=Decimal("NaN"))
+    grown = record.said(Verdict("expected", found.NOW - 9 * DAY, BY_PLAN, "x", "p"))
+    grown = replace(grown, created=found.NOW - 9 * DAY, detected_on=(found.NOW - 9 * DAY).date())
+    assert not is_news(grown, found.NOW)
+    assert is_news(grown.said(Verdict("open", found.NOW, BY_PLAN, "more", "p")), found.NOW)
 
 
 def test_a_dismissal_needs_a_reason_and_the_same_word_twice_is_once(backends: Backends) -> None:
@@ -181,6 +215,27 @@ def test_other_rules_would_have_said_less(backends: Backends) -> None:
     assert usual["largest"][0]["scope"]["service"] == "Amazon S3"
     assert dear["alerts"] == 0
     assert anomalies_of(backends, AnomalyFilter()) == []
+
+
+def test_what_was_counted_over_the_same_ledger_is_not_counted_again(backends: Backends) -> None:
+    params = {"backtest": True, "min_daily": None, "min_total": 5.0}
+    seen: list[str] = []
+
+    def counted() -> dict[str, Any]:
+        job = submit(backends, "detect", params, key="count")
+        run_job(backends, job.id, HANDLERS)
+        ended = backends.metadata.job(job.id)
+        assert ended
+        return dict(ended.result)
+
+    first = counted()
+    assert first["seconds"] >= 0
+    assert count_alerts(backends, None, 5.0, lambda *_: seen.append("replayed")) == first == counted()
+    assert seen == []
+    count_alerts(backends, 7.0, 5.0, lambda done, whole, _: seen.append(f"{done} of {whole}"))
+    assert seen[0] == "0 of 77"
+    take(backends, LAST + DAY, day_file(LAST + DAY))
+    assert counted()["version"] > first["version"]
 
 
 def test_the_job_looks_and_counts(backends: Backends) -> None:
@@ -300,3 +355,26 @@ def test_from_the_command_line(backends: Backends, monkeypatch: pytest.MonkeyPat
     wrong = CliRunner().invoke(main, ["detect", "--as-of", "soon"])
     assert wrong.exit_code == 2
     assert "--as-of" in wrong.output
+
+
+def test_planned_spend_from_the_command_line(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.open_backends", lambda _: backends)
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(main, ["planned-spend", *arguments])
+
+    assert run("list").output == "Nothing is planned.\n"
+    days = ["--start", str(SPIKE), "--end", str(LAST), "--reason", "Load\x1b[31m test"]
+    added = run("add", *days, "--service", "Amazon S3", "--extra", "400.50")
+    assert added.exit_code == 0
+    name = added.output.strip()
+    listed = run("list").output
+    assert f"{name}  {SPIKE} to {LAST - DAY}  all · Amazon S3 · all  Load" in listed
+    assert "up to 400.50 a day" in listed
+    assert "\x1b" not in listed
+    assert json.loads(run("list", "--json").output)["items"][0]["extra"] == "400.5"
+    assert run("remove", name).exit_code == 0
+    assert run("remove", name).exit_code == 1
+    for wrong in (["--extra", "much"], ["--end", "soon"]):
+        refused = run("add", *days, *wrong)
+        assert (refused.exit_code, wrong[0].strip("-") in refused.output) == (2, True)

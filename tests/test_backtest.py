@@ -58,7 +58,10 @@ def spiked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_prints_one_json_line_for_each_alert(spiked: Path) -> None:
     done = run("--deliveries", str(spiked), "--min-daily", "10", "--min-total", "40", "--country", "DE", "--json")
     assert done.exit_code == 0, done.output
-    lines = [json.loads(line) for line in done.output.splitlines()]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.stderr == (
+        "spendscope: --country DE changes nothing: holidays are read from the costs themselves (docs/anomalies.md).\n"
+    )
     assert [line["scope"]["service"] for line in lines] == ["Queue", "Cache"]
     assert lines[0]["date"] == lines[0]["detected_on"] == "2026-03-16"
     assert lines[0]["impact"] == pytest.approx(lines[0]["actual"] - lines[0]["expected"], abs=0.02)

@@ -15,7 +15,7 @@ def look_for_anomalies(backends: Backends, job: Job, progress: Progress) -> Outc
     if first_and_last_day(backends) is None:
         return Outcome("done-noop", "Nothing is stored yet.", {})
     if job.params.get(BACKTEST):
-        result = count_alerts(backends, job.params.get("min_daily"), job.params.get("min_total"))
+        result = count_alerts(backends, job.params.get("min_daily"), job.params.get("min_total"), progress)
         return Outcome("done", f"{result['alerts']} alerts from {result['start']} to {result['end']}.", result)
     as_of = job.params.get("as_of")
     found = detect(backends, date.fromisoformat(as_of) if as_of else None, progress)

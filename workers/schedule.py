@@ -18,6 +18,7 @@ from app.backends import Backends, open_backends
 from app.config import Settings
 from app.core.jobs import Job
 from app.errors import BadCredentials, CannotStart, SpendscopeError, Unavailable
+from app.grafanaalerts import forget_grafana_alerts
 from app.ingest import ANNOUNCED, UNREADABLE, look_at, mark, watch
 from app.judging import forget_alerts, judge_when_drained
 from app.notifications import forget
@@ -265,6 +266,7 @@ class Watching:
         forget(self._backends)
         forget_alerts(self._backends)
         forget_old_sessions(self._backends)
+        forget_grafana_alerts(self._backends)
 
 
 class Hearing:

@@ -57,6 +57,8 @@ from app.core.documents import (
     day_record_from,
     delivery_document,
     delivery_from,
+    grafana_alert_document,
+    grafana_alert_from,
     ingestion_document,
     ingestion_from,
     job_document,
@@ -78,6 +80,7 @@ from app.core.documents import (
     time_from,
     time_text,
 )
+from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery
@@ -203,6 +206,16 @@ def _budgets(database: Database[Document]) -> None:
     database["alerts"].create_indexes([_newest("fired"), _newest("fired", "rule"), _newest("fired", "state")])
 
 
+def _grafana_alerts(database: Database[Document]) -> None:
+    database["grafana_alerts"].create_indexes(
+        [
+            _newest("starts"),
+            _newest("starts", "status"),
+            IndexModel([("fingerprint", ASCENDING), ("starts", DESCENDING)]),
+        ]
+    )
+
+
 STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (
     _indexes,
     _histories,
@@ -211,6 +224,7 @@ STEPS: Final[tuple[Callable[[Database[Document]], None], ...]] = (
     _anomalies,
     _request_ids,
     _budgets,
+    _grafana_alerts,
 )
 """Each makes the next schema version from the one before and may be repeated. Version n = n steps taken."""
 
@@ -724,6 +738,32 @@ class MongoMetadata:
         with self._failures():
             return self._collection(collection).delete_one({"_id": id, "revision": revision}).deleted_count == 1
 
+    # --- alerts of Grafana
+
+    def put_grafana_alert(self, alert: GrafanaAlert) -> bool:
+        document = _keyed(grafana_alert_document(alert), "id")
+        alerts = self._collection("grafana_alerts")
+        with self._failures():
+            if alert.revision == 1:
+                return _inserted(alerts, document)
+            return alerts.replace_one({"_id": alert.id, "revision": alert.revision - 1}, document).matched_count == 1
+
+    def grafana_alerts_like(self, fingerprint: str) -> list[GrafanaAlert]:
+        wanted = {"fingerprint": storable(fingerprint)}
+        return self._all("grafana_alerts", wanted, [("starts", DESCENDING)], grafana_alert_from)
+
+    def grafana_alerts(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None
+    ) -> Listing[GrafanaAlert]:
+        filters = {"status": status}
+        return self._page("grafana_alerts", "starts", filters, limit=limit, cursor=cursor, read=_grafana_alert_from)
+
+    def forget_grafana_alerts(self, *, heard_before: datetime) -> int:
+        with self._failures():
+            return (
+                self._collection("grafana_alerts").delete_many({"last": {"$lt": time_text(heard_before)}}).deleted_count
+            )
+
     # --- jobs
 
     def put_job(self, job: Job) -> tuple[Job, bool]:
@@ -887,6 +927,13 @@ class MongoMetadata:
         wanted = {"_id": {"$in": list(ids)}, "status": "pending"}
         with self._failures():
             return self._collection("deliveries").update_many(wanted, {"$set": attempt_document(attempt)}).matched_count
+
+    def renew_delivery(self, id: str) -> bool:
+        change = {"status": "pending", "attempts": 0}
+        change |= dict.fromkeys(("bundle", "not_before", "finished", "message"))
+        with self._failures():
+            failed = {"_id": id, "status": "failed"}
+            return self._collection("deliveries").update_one(failed, {"$set": change}).matched_count == 1
 
     def channel_state(self, name: str) -> ChannelState:
         with self._failures():
@@ -1124,6 +1171,10 @@ def _alert_from(document: Document) -> AlertRecord:
 
 def _anomaly_from(document: Document) -> AnomalyRecord:
     return anomaly_from({**document, "id": document["_id"]})
+
+
+def _grafana_alert_from(document: Document) -> GrafanaAlert:
+    return grafana_alert_from({**document, "id": document["_id"]})
 
 
 def _notice_from(document: Document) -> Notice:

@@ -21,6 +21,7 @@ from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
 from app.core.budgets import Budget
 from app.core.documents import (
     DELIVERY_FIELDS,
+    GRAFANA_ALERT_FIELDS,
     JOB_FIELDS,
     anomaly_document,
     anomaly_from,
@@ -33,6 +34,8 @@ from app.core.documents import (
     day_record_from,
     delivery_document,
     delivery_from,
+    grafana_alert_document,
+    grafana_alert_from,
     ingestion_document,
     ingestion_from,
     job_document,
@@ -53,6 +56,7 @@ from app.core.documents import (
     time_from,
     time_text,
 )
+from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
 from app.core.ledger import DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery
@@ -188,6 +192,16 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX alert_newest ON alert (fired, id)",
         "CREATE INDEX alert_rule ON alert (rule, fired, id)",
         "CREATE INDEX alert_state ON alert (state, fired, id)",
+    ),
+    # Alerts of Grafana.
+    (
+        """CREATE TABLE grafana_alert (
+            id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, status TEXT NOT NULL, starts TEXT NOT NULL, ends TEXT,
+            labels TEXT NOT NULL, annotations TEXT NOT NULL, "values" TEXT NOT NULL, panel TEXT, rule TEXT, silence TEXT,
+            first TEXT NOT NULL, last TEXT NOT NULL, revision INTEGER NOT NULL)""",
+        "CREATE INDEX grafana_alert_newest ON grafana_alert (starts, id)",
+        "CREATE INDEX grafana_alert_status ON grafana_alert (status, starts, id)",
+        "CREATE INDEX grafana_alert_like ON grafana_alert (fingerprint, starts)",
     ),
 )
 """Each makes the next schema version from the one before; a released step is never changed. Version n = n steps taken."""
@@ -663,6 +677,35 @@ class SqliteMetadata:
             change = "DELETE FROM alert WHERE state <> 'open' AND fired < ?"
             return connection.execute(change, (time_text(fired_before),)).rowcount
 
+    # --- alerts of Grafana
+
+    def put_grafana_alert(self, alert: GrafanaAlert) -> bool:
+        names = [f'"{name}"' for name in GRAFANA_ALERT_FIELDS]
+        if alert.revision == 1:
+            places = ", ".join(f":{name}" for name in GRAFANA_ALERT_FIELDS)
+            change = f"INSERT INTO grafana_alert ({', '.join(names)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608
+        else:
+            set_to = ", ".join(f"{name} = :{name.strip(chr(34))}" for name in names)
+            change = f"UPDATE grafana_alert SET {set_to} WHERE id = :id AND revision = :revision - 1"  # noqa: S608
+        return self._changed(change, grafana_alert_document(alert))
+
+    def grafana_alerts_like(self, fingerprint: str) -> list[GrafanaAlert]:
+        rows = self._rows(
+            "SELECT * FROM grafana_alert WHERE fingerprint = ? ORDER BY starts DESC", (storable(fingerprint),)
+        )
+        return [grafana_alert_from(row) for row in rows]
+
+    def grafana_alerts(
+        self, *, limit: int, cursor: str | None = None, status: str | None = None
+    ) -> Listing[GrafanaAlert]:
+        return self._page(
+            "grafana_alert", "starts", {"status": status}, limit=limit, cursor=cursor, read=grafana_alert_from
+        )
+
+    def forget_grafana_alerts(self, *, heard_before: datetime) -> int:
+        with self._writing() as connection:
+            return connection.execute("DELETE FROM grafana_alert WHERE last < ?", (time_text(heard_before),)).rowcount
+
     # --- jobs
 
     def put_job(self, job: Job) -> tuple[Job, bool]:
@@ -820,6 +863,14 @@ class SqliteMetadata:
                 ({"id": each, **change} for each in ids),
             )
             return connection.total_changes - before
+
+    def renew_delivery(self, id: str) -> bool:
+        return self._changed(
+            """UPDATE delivery SET status = 'pending', bundle = NULL, attempts = 0, not_before = NULL, finished = NULL,
+                   message = NULL
+               WHERE id = :id AND status = 'failed'""",
+            {"id": id},
+        )
 
     def channel_state(self, name: str) -> ChannelState:
         rows = self._rows("SELECT document FROM channel WHERE name = ?", (name,))

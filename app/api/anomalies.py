@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Final
 
 from flask import Response
@@ -74,7 +75,9 @@ def plan_spend(_: Arguments) -> Response:
     asked: PlannedSpendRequest = body_of(PlannedSpendRequest)
     days = DateRange(day_from(asked.start, "start"), day_from(asked.end, "end"))
     scope = Scope(asked.account, asked.service, asked.region)
-    return answered(PlannedSpendAnswer.of(plan(current(), scope, days, asked.reason, by=principal().name)), 201)
+    extra = Decimal(asked.extra) if asked.extra is not None else None
+    made = plan(current(), scope, days, asked.reason, by=principal().name, extra=extra)
+    return answered(PlannedSpendAnswer.of(made), 201)
 
 
 def forget_planned_spend(_: Arguments, id: str) -> Response:
@@ -138,7 +141,7 @@ ROUTES: Final = (
         plan_spend,
         "Plan spend",
         PlannedSpendAnswer,
-        about="The same scope and days again replace the reason. It works from the next run of the detector on.",
+        about="The same scope and days again replace reason and dollars. It works from the next run of the detector on.",
         body=PlannedSpendRequest,
         status=201,
         problems=(400, 413, 415),

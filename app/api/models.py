@@ -19,6 +19,7 @@ from app.core.anomaly import Severity as AnomalySeverity
 from app.core.anomaly import State as FoundState
 from app.core.anomalyrecords import AnomalyRecord, AnomalyState, Moment, PlannedSpend, Said
 from app.core.charges import Totals
+from app.core.grafanaalerts import GrafanaAlert, GrafanaStatus
 from app.core.jobs import Job, JobStatus
 from app.core.ledger import AccountDay, DayStatus, Ingestion, IngestionStatus
 from app.core.notifications import ChannelState, Delivery, DeliveryStatus, NotificationKind, Severity
@@ -542,6 +543,7 @@ class VerdictAnswer(Answer):
     at: dt.datetime
     by: str
     reason: str | None
+    plan: str | None = Field(description="The planned spend that silenced it, or that it grew beyond.")
 
 
 class AnomalyAnswer(Answer):
@@ -588,7 +590,8 @@ class AnomalyAnswer(Answer):
             ],
             root_causes=[ScopeAnswer.of(scope) for scope in record.root_causes],
             verdicts=[
-                VerdictAnswer(state=said.state, at=said.at, by=said.by, reason=said.reason) for said in record.verdicts
+                VerdictAnswer(state=said.state, at=said.at, by=said.by, reason=said.reason, plan=said.plan)
+                for said in record.verdicts
             ],
             known=[_known_then(moment) for moment in record.moments],
         )
@@ -623,9 +626,16 @@ class PlannedSpendRequest(BaseModel):
     start: str = Field(max_length=40, description="First day, YYYY-MM-DD.")
     end: str = Field(max_length=40, description="The day after the last.")
     reason: str = Field(max_length=500)
-    account: str | None = Field(None, max_length=1024)
-    service: str | None = Field(None, max_length=1024)
-    region: str | None = Field(None, max_length=1024)
+    account: str | None = Field(None, min_length=1, max_length=1024)
+    service: str | None = Field(None, min_length=1, max_length=1024)
+    region: str | None = Field(None, min_length=1, max_length=1024)
+    extra: str | None = Field(
+        None,
+        max_length=30,
+        pattern=r"^[0-9]+(\.[0-9]+)?$",
+        description="Dollars a day that are expected beyond the usual, as text; more is news. Null: whatever it is.",
+        examples=["250.00"],
+    )
 
 
 class PlannedSpendAnswer(Answer):
@@ -636,17 +646,86 @@ class PlannedSpendAnswer(Answer):
     reason: str
     by: str
     at: dt.datetime
+    extra: ExactText | None = Field(description="Dollars a day beyond the usual; null: whatever it is.")
 
     @classmethod
     def of(cls, plan: PlannedSpend) -> PlannedSpendAnswer:
         same = {name: getattr(plan, name) for name in ("id", "start", "end", "reason", "by", "at")}
-        return cls(scope=ScopeAnswer.of(plan.scope), **same)
+        return cls(scope=ScopeAnswer.of(plan.scope), extra=exact_text(plan.extra), **same)
 
 
 class PlannedSpendList(Answer):
     """By first day."""
 
     items: list[PlannedSpendAnswer]
+
+
+# --- alerts of Grafana --------------------------------------------------------------------------------------------
+
+
+class GrafanaAlertGiven(BaseModel):
+    """One alert of a delivery, with the names that Grafana gives its members."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    status: Literal["firing", "resolved"]
+    fingerprint: str = Field(min_length=1, max_length=200)
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    values: dict[str, Any] | None = Field(None, description="Of the rule's expressions; what is no number is not kept.")
+    starts: str = Field(alias="startsAt", max_length=60)
+    ends: str | None = Field(None, alias="endsAt", max_length=60)
+    generator: str | None = Field(None, alias="generatorURL")
+    silence: str | None = Field(None, alias="silenceURL")
+    dashboard: str | None = Field(None, alias="dashboardURL")
+    panel: str | None = Field(None, alias="panelURL")
+
+
+class GrafanaDelivery(BaseModel):
+    """What a webhook contact point posts; other members are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    alerts: list[GrafanaAlertGiven] = Field(max_length=1000)
+
+
+class GrafanaTaken(Answer):
+    received: int
+    changed: int = Field(description="How many are new, or have another status than before.")
+
+
+class GrafanaAlertAnswer(Answer):
+    """Texts as Grafana sent them, on one line and cut; links are http or https, or null."""
+
+    id: str
+    fingerprint: str
+    status: GrafanaStatus = Field(
+        description="`missed`: the same alert fired again, and nobody told that this one ended."
+    )
+    title: str
+    accounts: list[str]
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    values: Mapping[str, float]
+    starts: dt.datetime
+    ends: dt.datetime | None
+    panel: str | None = Field(description="The panel or dashboard it is about.")
+    rule: str | None
+    silence: str | None
+    first: dt.datetime = Field(description="When it was heard of first.")
+    last: dt.datetime
+
+    @classmethod
+    def of(cls, alert: GrafanaAlert) -> GrafanaAlertAnswer:
+        same = {name: getattr(alert, name) for name in cls.model_fields if name != "accounts"}
+        return cls(accounts=sorted(alert.accounts), **same)
+
+
+class GrafanaAlertList(Answer):
+    """By when they began, newest first."""
+
+    items: list[GrafanaAlertAnswer]
+    next_cursor: str | None
 
 
 # --- jobs, as they are --------------------------------------------------------------------------------------------

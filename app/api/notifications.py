@@ -6,12 +6,13 @@ from typing import Final
 
 from flask import Response
 
+from app.api.ledger import ID
 from app.api.models import ChannelAnswer, Channels, Deliveries, DeliveryAnswer, NotificationTest
 from app.api.routes import CURSOR, Arguments, Parameter, Route, answered, body_of, limit_of, one_of
 from app.backends import current
 from app.core.notifications import DELIVERY_STATUSES
 from app.core.query import choice
-from app.notifications import send_test
+from app.notifications import retry, send_test
 
 
 def notifications(given: Arguments) -> Response:
@@ -34,6 +35,10 @@ def notification_channels(_: Arguments) -> Response:
 def try_channel(_: Arguments) -> Response:
     asked = body_of(NotificationTest)
     return answered(DeliveryAnswer.of(send_test(current(), asked.channel)))
+
+
+def retry_notification(_: Arguments, id: str) -> Response:
+    return answered(DeliveryAnswer.of(retry(current(), id)))
 
 
 ROUTES: Final = (
@@ -73,6 +78,17 @@ ROUTES: Final = (
         about="Sends a test message now, once; the answer says whether it was `sent`, or `failed` and why.",
         body=NotificationTest,
         problems=(400, 404, 409, 413, 415),
+        tag="notifications",
+    ),
+    Route(
+        "POST",
+        "/api/v1/notifications/<id>/retry",
+        retry_notification,
+        "Send one that failed once more",
+        DeliveryAnswer,
+        about="It goes out with the next message of its channel, which must not be disabled.",
+        parameters=(ID,),
+        problems=(404, 409),
         tag="notifications",
     ),
 )

@@ -127,26 +127,26 @@ def answered(answer: Answer, status: int = 200, headers: Mapping[str, str] | Non
     return Response(answer.json_bytes(), status, dict(headers or {}), content_type="application/json")
 
 
-def body_of(model: type[BaseModel]) -> Any:
-    """The request's body as this model. Raises InvalidInput naming the member, 413 or 415."""
+def body_of(model: type[BaseModel], most: int = MOST_BODY) -> Any:
+    """The request's body, at most so many bytes, as this model. Raises InvalidInput naming the member, 413 or 415."""
     if request.mimetype != "application/json":
         given = request.mimetype[:80] or "nothing"
         raise UnsupportedMediaType(f"Content-Type is {given}; send application/json.")
     try:
-        return model.model_validate_json(_body())
+        return model.model_validate_json(_body(most))
     except ValidationError as error:
         raise wrong_member(error) from None
 
 
-def _body() -> bytes:
+def _body(most: int) -> bytes:
     """A body without a length is cut off at the limit in silence: the limit is one more than we take."""
-    request.max_content_length = MOST_BODY + 1
+    request.max_content_length = most + 1
     try:
         data = request.get_data(cache=False)
     except RequestEntityTooLarge:
         data = None
-    if data is None or len(data) > MOST_BODY:
-        raise RequestEntityTooLarge(f"The body is larger than {MOST_BODY} bytes.")
+    if data is None or len(data) > most:
+        raise RequestEntityTooLarge(f"The body is larger than {most} bytes.")
     return data
 
 

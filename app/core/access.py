@@ -40,6 +40,9 @@ class Permission(StrEnum):
     OPERATE = "operate"
     """Submit and cancel jobs, change budgets and rules."""
 
+    ALERTS = "alerts"
+    """Hand in alerts: what a Grafana's contact point needs, and nothing else."""
+
     METRICS = "metrics"
     """/metrics and the long form of /readyz: figures of all accounts together."""
 
@@ -50,12 +53,12 @@ class Permission(StrEnum):
 ROLES: Final[Mapping[str, frozenset[Permission]]] = {
     "viewer": frozenset({Permission.READ}),
     "analyst": frozenset({Permission.READ, Permission.ANNOTATE}),
-    "editor": frozenset({Permission.READ, Permission.ANNOTATE, Permission.OPERATE}),
+    "editor": frozenset({Permission.READ, Permission.ANNOTATE, Permission.OPERATE, Permission.ALERTS}),
     "admin": frozenset(Permission),
 }
 """Role → what it permits; each has all that the one before has."""
 
-OF_ALL_ACCOUNTS: Final = frozenset({Permission.METRICS, Permission.ADMINISTER})
+OF_ALL_ACCOUNTS: Final = frozenset({Permission.ALERTS, Permission.METRICS, Permission.ADMINISTER})
 """Permissions that nobody has who is limited to accounts: what they open is about all of them."""
 
 Accounts = frozenset[str] | None

@@ -19,8 +19,8 @@ from app.core.arrivals import AGES, Arrivals, Delivery
 from app.core.baseline import LEVEL, WEEK, Baseline, fit
 from app.core.completeness import Completeness, learn, outages
 from app.core.incidents import Incidents
-from app.core.residuals import LEAST_HISTORY, WINDOW, Recent, judge
-from app.core.robust import Flags, Floats
+from app.core.residuals import ESTIMATED_AGES, LEAST_HISTORY, WINDOW, Recent, judge
+from app.core.robust import Flags, Floats, Places
 from app.core.scopes import Scope, explain, sums
 from app.core.suspects import Kind, Materiality, Suspect, Thresholds, Watched, suspects
 
@@ -41,6 +41,8 @@ BEGAN_TOGETHER: Final = 2
 FIRST_DAYS: Final = 28
 """Nothing is judged before so many days have been seen."""
 UNSETTLED: Final = 2
+CENT: Final = 0.005
+"""Less than this moves no dollars that are kept."""
 DAILY_SHARE, TOTAL_SHARE = 0.002, 0.01
 LEAST_DAILY, LEAST_TOTAL = 5.0, 25.0
 """Materiality when none is given: shares of a usual day of the whole organisation, and dollars at least."""
@@ -81,7 +83,11 @@ class Anomaly:
 
 @dataclass
 class _Known:
-    """An anomaly with what is needed to carry it on: its series, its place in time, dollars so far of each series."""
+    """An anomaly with what is needed to carry it on: its series, its place in time, dollars so far of each series.
+
+    `about` is the place of `anomaly.date`. `members`, `days` and `counted` are the series and days in the dollars, and
+    with what cost each was counted: what is known of it later is put in its place.
+    """
 
     anomaly: Anomaly
     lead: int
@@ -90,6 +96,15 @@ class _Known:
     found: int
     through: int
     impacts: dict[int, float] = field(default_factory=dict)
+    about: int = 0
+    members: Places = field(default_factory=lambda: np.zeros(0, np.int64))
+    days: Places = field(default_factory=lambda: np.zeros(0, np.int64))
+    counted: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def count(self, members: Sequence[int], day: int, cost: Floats) -> None:
+        self.members = np.concatenate([self.members, np.asarray(members, np.int64)])
+        self.days = np.concatenate([self.days, np.full(len(members), day, np.int64)])
+        self.counted = np.concatenate([self.counted, cost])
 
 
 def severity_of(impact: float, materiality: Materiality) -> Severity:
@@ -300,9 +315,12 @@ class Detector:
             contributions=self._ranked(impacts),
             root_causes=self._causes(scope, impacts),
         )
-        self._known.append(
-            _Known(anomaly, suspect.series, suspect.sign, today - suspect.oldest, today, today - age, impacts)
-        )
+        about = today - age
+        known = _Known(anomaly, suspect.series, suspect.sign, today - suspect.oldest, today, about, impacts, about)
+        for older in range(age, suspect.oldest + 1):
+            there = [member for member in members if recent.known[older, member]]
+            known.count(there, today - older, recent.cost[older, there])
+        self._known.append(known)
         return anomaly
 
     def _ranked(self, impacts: dict[int, float]) -> tuple[Contribution, ...]:
@@ -318,9 +336,11 @@ class Detector:
     # --- what goes on ---------------------------------------------------------------------------------------------
 
     def _carry_on(self, watched: Watched) -> None:
-        """Add what has arrived since to the anomalies that are not over."""
+        """Add what has arrived since to the anomalies that are not over, and correct the dollars of all for what was
+        restated."""
         today = self.arrivals.days - 1
         for known in self._known:
+            self._correct(watched, known)
             if known.anomaly.state == "resolved" or known.found == today or known.anomaly.kind == "data_outage":
                 continue
             for day in range(max(known.through + 1, today - len(watched.recent.cost) + 1), today):
@@ -341,6 +361,8 @@ class Detector:
         actual, expected = recent.cost[age, members], self._first_expected(recent, age, members)
         for member, excess in zip(members, (actual - expected).tolist(), strict=True):
             known.impacts[member] += excess
+        known.count(members, day, actual)
+        known.about = day
         impact = sum(known.impacts.values())
         half = BAND * float(np.sqrt(((recent.expected * recent.spread)[age, members] ** 2).sum()))
         total = float(expected.sum())
@@ -355,6 +377,31 @@ class Detector:
             severity=severity_of(impact, watched.materiality),
             contributions=self._ranked(known.impacts),
             state="ongoing",
+        )
+
+    def _correct(self, watched: Watched, known: _Known) -> None:
+        """Put what is known now in place of what its days were counted with: estimates of incomplete days, and figures
+        that were restated since. What was expected of them stays."""
+        cost, recent = self.arrivals.known[known.members, known.days], watched.recent
+        ages = self.arrivals.days - 1 - known.days
+        young = np.flatnonzero(ages < len(recent.cost))
+        arrived = np.ones(len(cost), np.bool_)
+        arrived[young] = recent.known[ages[young], known.members[young]] & (ages[young] >= ESTIMATED_AGES)
+        moved = np.where(arrived, cost - known.counted, 0.0)
+        if not moved.any():
+            return
+        known.counted = known.counted + moved
+        for member, dollars in zip(known.members.tolist(), moved.tolist(), strict=True):
+            known.impacts[member] += dollars
+        impact, anomaly = sum(known.impacts.values()), known.anomaly
+        if abs(impact - anomaly.impact) < CENT and not moved[known.days == known.about].any():
+            return
+        known.anomaly = replace(
+            anomaly,
+            actual=anomaly.actual + float(moved[known.days == known.about].sum()),
+            impact=impact,
+            severity=severity_of(impact, watched.materiality),
+            contributions=self._ranked(known.impacts),
         )
 
     def _first_expected(self, recent: Recent, age: int, members: Sequence[int]) -> Floats:

@@ -63,17 +63,21 @@ class Moment:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What somebody said, or what silenced it (BY_FEEDBACK, BY_PLAN)."""
+    """What somebody said, or what silenced it (BY_FEEDBACK, BY_PLAN); `plan` is the id of the planned spend that did."""
 
     state: Said
     at: datetime
     by: str
     reason: str | None = None
+    plan: str | None = None
 
 
 @dataclass(frozen=True)
 class PlannedSpend:
-    """Days [start, end) on which more, or less, is expected in a scope; what is found there is not news."""
+    """Days [start, end) on which more, or less, is expected in a scope; what is found there is not news.
+
+    `extra` is by how many dollars a day; a larger excess is news all the same. None: whatever it is.
+    """
 
     id: str
     scope: Scope
@@ -82,6 +86,17 @@ class PlannedSpend:
     reason: str
     by: str
     at: datetime
+    extra: Decimal | None = None
+
+    def expects(self, record: AnomalyRecord) -> bool:
+        """Whether it says that this was to come: of its scope, begun on its days, and not beyond `extra`."""
+        return self.concerns(record) and not self.is_exceeded_by(record)
+
+    def concerns(self, record: AnomalyRecord) -> bool:
+        return self.start <= record.start < self.end and _inside(record.scope, self.scope)
+
+    def is_exceeded_by(self, record: AnomalyRecord) -> bool:
+        return self.extra is not None and abs(record.excess) > self.extra
 
 
 @dataclass(frozen=True)
@@ -250,18 +265,33 @@ def _new_id(anomaly: Anomaly, others: Mapping[str, AnomalyRecord]) -> str:
 
 
 def _silenced(record: AnomalyRecord, known: Sequence[AnomalyRecord], run: Run) -> AnomalyRecord:
-    """With the verdict that earlier feedback or a plan calls for, unless anything was said of it before."""
-    if record.verdicts or record.kind == "data_outage":
+    """With the verdict that earlier feedback or a plan calls for, unless anything was said of it before.
+
+    One that a plan silenced is news again when it grows beyond what was planned.
+    """
+    if record.kind == "data_outage":
         return record
-    verdict = _planned(record, run) or _as_before(record, known, run)
-    return replace(record, verdicts=(verdict,)) if verdict else record
+    found = _beyond_plan(record, run) if record.verdicts else _planned(record, run)
+    verdict = found if found or record.verdicts else _as_before(record, known, run)
+    return replace(record, verdicts=(*record.verdicts, verdict)) if verdict else record
 
 
 def _planned(record: AnomalyRecord, run: Run) -> Verdict | None:
     for plan in run.planned:
-        if plan.start <= record.start < plan.end and _inside(record.scope, plan.scope):
-            return Verdict("expected", run.at, BY_PLAN, plan.reason)
+        if plan.expects(record):
+            return Verdict("expected", run.at, BY_PLAN, plan.reason, plan.id)
     return None
+
+
+def _beyond_plan(record: AnomalyRecord, run: Run) -> Verdict | None:
+    last = record.verdicts[-1]
+    if last.by != BY_PLAN or last.state != "expected" or last.plan is None:
+        return None
+    plan = next((one for one in run.planned if one.id == last.plan), None)
+    if plan is None or not plan.is_exceeded_by(record):
+        return None
+    reason = f"{abs(record.excess):,} on {record.date}, and {plan.extra:,.2f} a day were planned"
+    return Verdict("open", run.at, BY_PLAN, reason, plan.id)
 
 
 def _inside(scope: Scope, wider: Scope) -> bool:

@@ -20,6 +20,7 @@ from typing import Any, Final
 from app.core.amounts import text
 from app.core.anomalyrecords import AnomalyRecord, Moment, Part, PlannedSpend, Verdict
 from app.core.charges import Totals
+from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import FINAL, Job, JobStatus
 from app.core.ledger import AccountDay, DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery, Notification
@@ -343,7 +344,13 @@ def anomaly_document(record: AnomalyRecord) -> Document:
         "contributions": [{"scope": _scope_document(p.scope), "impact": text(p.impact)} for p in record.contributions],
         "root_causes": [_scope_document(scope) for scope in record.root_causes],
         "verdicts": [
-            {"state": said.state, "at": time_text(said.at), "by": storable(said.by), "reason": storable(said.reason)}
+            {
+                "state": said.state,
+                "at": time_text(said.at),
+                "by": storable(said.by),
+                "reason": storable(said.reason),
+                "plan": said.plan,
+            }
             for said in record.verdicts
         ],
         "moments": [_moment_document(moment) for moment in record.moments],
@@ -364,7 +371,9 @@ def anomaly_from(document: Mapping[str, Any]) -> AnomalyRecord:
         contributions=tuple(Part(_scope_from(p["scope"]), Decimal(p["impact"])) for p in document["contributions"]),
         root_causes=tuple(_scope_from(scope) for scope in document["root_causes"]),
         verdicts=tuple(
-            Verdict(said["state"], time_from(said["at"]), said["by"], said["reason"]) for said in document["verdicts"]
+            # Records from before say no plan.
+            Verdict(said["state"], time_from(said["at"]), said["by"], said["reason"], said.get("plan"))
+            for said in document["verdicts"]
         ),
         moments=tuple(_moment_from(moment) for moment in document["moments"]),
         **given,
@@ -399,13 +408,38 @@ def planned_spend_document(plan: PlannedSpend) -> Document:
         "reason": storable(plan.reason),
         "by": storable(plan.by),
         "at": time_text(plan.at),
+        "extra": None if plan.extra is None else text(plan.extra),
     }
 
 
 def planned_spend_from(document: Mapping[str, Any]) -> PlannedSpend:
     start, end = (date.fromisoformat(document[name]) for name in ("start", "end"))
     scope, at = _scope_from(document["scope"]), time_from(document["at"])
-    return PlannedSpend(document["id"], scope, start, end, document["reason"], document["by"], at)
+    extra = document.get("extra")
+    reason, by = document["reason"], document["by"]
+    return PlannedSpend(document["id"], scope, start, end, reason, by, at, None if extra is None else Decimal(extra))
+
+
+def grafana_alert_document(alert: GrafanaAlert) -> Document:
+    """Flat; labels, annotations and values are JSON text, as their names come from outside."""
+    document: Document = {
+        name: getattr(alert, name) for name in ("id", "status", "panel", "rule", "silence", "revision")
+    }
+    document |= {name: time_text(getattr(alert, name)) for name in ("starts", "first", "last")}
+    document |= {name: members_text(getattr(alert, name)) for name in ("labels", "annotations", "values")}
+    return document | {"fingerprint": storable(alert.fingerprint), "ends": _time_or_none(alert.ends)}
+
+
+GRAFANA_ALERT_FIELDS: Final = tuple(part.name for part in fields(GrafanaAlert))
+
+
+def grafana_alert_from(document: Mapping[str, Any]) -> GrafanaAlert:
+    given = {name: document[name] for name in GRAFANA_ALERT_FIELDS}
+    for name in ("starts", "ends", "first", "last"):
+        given[name] = _time_from_or_none(given[name])
+    for name in ("labels", "annotations", "values"):
+        given[name] = json.loads(given[name])
+    return GrafanaAlert(**given)
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Sources: Slack "Formatting text for app surfaces" (escape & < >; `verbatim` turns automatic links off) and Block Kit
 limits (header 150, section 3,000 characters, 50 blocks); Microsoft Teams Workflows (Adaptive Card in an `attachments`
-message, 28 KB); PagerDuty Events API v2 (summary 1,024 characters); RFC 5322 and RFC 3834 (Auto-Submitted).
+message, 28 KB); PagerDuty Events API v2 (summary 1,024 characters); Opsgenie Alert API (message 130,
+description 15,000, details 8,000 characters), which Jira Service Management takes at an address of its own; RFC 5322 and RFC 3834 (Auto-Submitted).
 """
 
 from __future__ import annotations
@@ -29,6 +30,16 @@ SLACK_BLOCKS: Final = 50
 TEAMS_BYTES: Final = 28 * 1024
 PAGERDUTY_URL: Final = "https://events.pagerduty.com/v2/enqueue"
 PAGERDUTY_SUMMARY: Final = 1024
+OPSGENIE_URLS: Final = {
+    "us": "https://api.opsgenie.com/v2/alerts",
+    "eu": "https://api.eu.opsgenie.com/v2/alerts",
+    "jsm": "https://api.atlassian.com/jsm/ops/integration/v2/alerts",
+}
+OPSGENIE_MESSAGE: Final = 130
+OPSGENIE_DESCRIPTION: Final = 15_000
+OPSGENIE_DETAILS: Final = 8_000
+OPSGENIE_ENTITY: Final = 512
+PRIORITIES: Final = {"info": "P5", "warning": "P3", "critical": "P1"}
 SUBJECT: Final = 150
 OPEN_WORDS: Final = "Open in Spendscope"
 MARKS: Final = {"info": "🔵", "warning": "🟠", "critical": "🔴"}
@@ -222,7 +233,7 @@ def pagerduty_body(notification: Notification, id: str, routing_key: str) -> Jso
     body: Json = {
         "routing_key": routing_key,
         "event_action": "resolve" if notification.resolved else "trigger",
-        "dedup_key": hashlib.sha256(incident_of(notification, id).encode("utf-8", "surrogatepass")).hexdigest(),
+        "dedup_key": incident_key(notification, id),
         "client": "Spendscope",
         "payload": {
             "summary": cut(headline(notification), PAGERDUTY_SUMMARY),
@@ -238,6 +249,11 @@ def pagerduty_body(notification: Notification, id: str, routing_key: str) -> Jso
     return body
 
 
+def incident_key(notification: Notification, id: str) -> str:
+    """64 letters that are the same for a message and the one that resolves it."""
+    return hashlib.sha256(incident_of(notification, id).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def incident_of(notification: Notification, id: str) -> str:
     """What a message and the one that resolves it have in common."""
     return notification.key.removesuffix(RESOLVED) or id
@@ -249,6 +265,40 @@ RESOLVED: Final = " resolved"
 def resolution(notification: Notification, occurred: datetime) -> Notification:
     """The message that it is over: its own event of the same incident, as weighty, so that the same people hear it."""
     return replace(notification, resolved=True, occurred=occurred, key=notification.key + RESOLVED)
+
+
+# --- Opsgenie, and Jira Service Management ----------------------------------------------------------------------------
+
+
+def opsgenie_request(notification: Notification, id: str, region: str) -> tuple[str, Json]:
+    """Address and body: an alert whose alias is the incident, or what closes the alert of that alias."""
+    alias, url = incident_key(notification, id), OPSGENIE_URLS[region]
+    if notification.resolved:
+        return f"{url}/{alias}/close?identifierType=alias", {"source": "Spendscope", "note": headline(notification)}
+    lines = [f"{name}: {value}" if name else value for name, value in notification.facts]
+    link = [f"{OPEN_WORDS}: {notification.link}"] if notification.link else []
+    return url, {
+        "message": cut(headline(notification), OPSGENIE_MESSAGE),
+        "alias": alias,
+        "description": cut("\n".join([headline(notification), *lines, *link]), OPSGENIE_DESCRIPTION),
+        "details": _opsgenie_details(notification),
+        "entity": cut(", ".join(notification.accounts) or "all accounts", OPSGENIE_ENTITY),
+        "source": "Spendscope",
+        "tags": ["spendscope", notification.kind],
+        "priority": PRIORITIES[notification.severity],
+    }
+
+
+def _opsgenie_details(notification: Notification) -> Json:
+    """As many facts as it takes, whole; the description has them all."""
+    found: Json = {"severity": notification.severity, "occurred": notification.occurred.astimezone(UTC).isoformat()}
+    room = OPSGENIE_DETAILS - sum(len(name) + len(value) for name, value in found.items())
+    for name, value in notification.facts:
+        room -= len(name or "more") + len(value)
+        if room < 0:
+            break
+        found[name or "more"] = value
+    return found
 
 
 # --- what an answer means ---------------------------------------------------------------------------------------------

@@ -20,8 +20,21 @@ SLACK, TEAMS, WEBHOOK, WEBHOOK_SECRET, EMAILS = (
     "$SPENDSCOPE_ALERT_WEBHOOK_SECRET",
     "$SPENDSCOPE_ALERT_EMAILS",
 )
-CHANNELS: Final[Mapping[str, str]] = {"slack": SLACK, "teams": TEAMS, "webhook": WEBHOOK, "email": EMAILS}
-"""Channel → the variable without which it cannot be used."""
+BACK, BACK_TOKEN = "$SPENDSCOPE_ALERT_BACK_URL", "$SPENDSCOPE_ALERT_BACK_TOKEN"
+CHANNELS: Final[Mapping[str, tuple[str, ...]]] = {
+    "slack": (SLACK,),
+    "teams": (TEAMS,),
+    "webhook": (WEBHOOK,),
+    "email": (EMAILS,),
+    "back": (BACK, BACK_TOKEN),
+}
+"""Channel → the variables without which it cannot be used. `back` is Spendscope itself, which lists Grafana's alerts."""
+
+TYPES: Final[Mapping[str, str]] = {"back": "webhook"}
+"""Channel → Grafana's type of it, where that is another name."""
+
+MOST_ALERTS: Final = 100
+"""Of a delivery to ourselves, so that it stays well below what we take."""
 
 
 def receivers() -> list[Json]:
@@ -31,11 +44,18 @@ def receivers() -> list[Json]:
         "teams": {"url": TEAMS},
         "webhook": {"url": WEBHOOK, "httpMethod": "POST", "hmacConfig": {"secret": WEBHOOK_SECRET}},
         "email": {"addresses": EMAILS, "singleEmail": False},
+        "back": {
+            "url": BACK,
+            "httpMethod": "POST",
+            "authorization_scheme": "Bearer",
+            "authorization_credentials": BACK_TOKEN,
+            "maxAlerts": MOST_ALERTS,
+        },
     }
     return [
         {
             "uid": f"spendscope-{channel}",
-            "type": channel,
+            "type": TYPES.get(channel, channel),
             "settings": settings[channel],
             "disableResolveMessage": False,
         }

@@ -111,7 +111,7 @@ def _operations(choices: Choices) -> dict[str, bytes]:
 def _notifications() -> dict[str, bytes]:
     """Apart, one file a channel: Grafana does not start with a receiver whose variable is unset."""
     receivers = {
-        f"notifications/{receiver['type']}.yaml": yaml_bytes(
+        f"notifications/{receiver['uid'].removeprefix('spendscope-')}.yaml": yaml_bytes(
             {"contactPoints": [{"orgId": 1, "name": contacts.CONTACT, "receivers": [receiver]}]}
         )
         for receiver in contacts.receivers()

@@ -73,9 +73,10 @@ def _prometheus(grafana: Dashboards, known: Mapping[str, str | None]) -> Step:
 def _contacts(grafana: Dashboards, known: Mapping[str, str | None]) -> Iterator[Step]:
     pushed = 0
     for receiver in contacts.receivers():
-        what, variable = f"contact point {receiver['type']}", contacts.CHANNELS[receiver["type"]].removeprefix("$")
-        if not known[variable]:
-            yield Step(what, "skipped", f"set {variable}")
+        channel = receiver["uid"].removeprefix("spendscope-")
+        what, needed = f"contact point {channel}", [name.removeprefix("$") for name in contacts.CHANNELS[channel]]
+        if missing := [name for name in needed if not known[name]]:
+            yield Step(what, "skipped", f"set {' and '.join(missing)}")
             continue
         yield Step(what, grafana.contact_point(filled(receiver | {"name": contacts.CONTACT}, known)))
         pushed += 1
@@ -92,6 +93,8 @@ PUSHED_SETTINGS: Final = (
     "alert_webhook_url",
     "alert_webhook_secret",
     "alert_emails",
+    "alert_back_url",
+    "alert_back_token",
 )
 
 

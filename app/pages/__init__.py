@@ -7,7 +7,7 @@ from typing import Final
 
 import dash
 
-from app.pages import anomalies, budgets, data, overview
+from app.pages import anomalies, budgets, data, notifications, overview
 from app.ui import controls, shell
 
 PAGES: Final[tuple[tuple[str, str, str, ModuleType], ...]] = (
@@ -15,6 +15,7 @@ PAGES: Final[tuple[tuple[str, str, str, ModuleType], ...]] = (
     ("/anomalies", "Anomalies", "exclamation-triangle", anomalies),
     ("/budgets", "Budgets", "bullseye", budgets),
     ("/data", "Data", "calendar3", data),
+    ("/notifications", "Notifications", "bell", notifications),
 )
 """Path, name, icon, module with `layout(**params)` and `register(app)`."""
 

@@ -129,6 +129,7 @@ def people(door: Door) -> None:
         ("token read", "admin", ["read"]),
         ("token operate", "editor", ["read", "operate"]),
         ("token metrics", "admin", ["metrics"]),
+        ("token alerts", "editor", ["alerts"]),
         ("token mine", "viewer-mine", ["read"]),
     ):
         door.tokens[name] = access.create_token(door.backends, user, name, scopes, 30)[0]

@@ -25,12 +25,14 @@ EVERYBODY = (
     "token read",
     "token operate",
     "token metrics",
+    "token alerts",
     "token mine",
 )
 SCOPES = {
     "token read": {"read"},
     "token operate": {"read", "operate"},
     "token metrics": {"metrics"},
+    "token alerts": {"alerts"},
     "token mine": {"read"},
 }
 LIMITED = ("viewer-mine", "analyst-mine", "editor-mine", "token mine")
@@ -38,6 +40,7 @@ OF_ALL = (
     "/api/v1/ingestions/<id>/file",
     "/api/v1/notifications",
     "/api/v1/notifications/channels",
+    "/api/v1/notifications/<id>/retry",
     "/api/v1/planned-spend/<id>",
 )
 MAY_REFUSE = ("/account", "/logout", "/login", "/claim", *OF_ALL)
@@ -106,7 +109,7 @@ def permissions_of(who: str) -> set[str]:
     if who in SCOPES:
         return SCOPES[who]
     return {str(p) for p in PERMISSIONS.get(who.removesuffix("-mine"), ())} - (
-        {"metrics", "administer"} if who.endswith("-mine") else set()
+        {"alerts", "metrics", "administer"} if who.endswith("-mine") else set()
     )
 
 
@@ -161,6 +164,7 @@ QUESTIONS = (
     f"/api/v1/restatements/movement?{RANGE}",
     "/api/v1/notices",
     "/api/v1/reconciliation?month=2026-10",
+    "/api/v1/alerts/grafana",
     "/api/v1/jobs",
     "/api/v1/openapi.json",
     "/api/docs",
@@ -319,13 +323,15 @@ def test_an_empty_account_set_sees_nothing(tmp_path: Any) -> None:
 # --- the views between the stores and those who see some accounts --------------------------------------------------
 
 CLOSED_METADATA = {"put_planned_spend", "forget_planned_spend", "put_alert", "alerts_of", "forget_alerts",
+    "put_grafana_alert", "grafana_alerts_like", "forget_grafana_alerts",
     "prepare", "close", "put_day_record", "put_ingestion", "known_versions", "claim", "renew", "finish",
     "requeue", "forget_jobs", "take_slot", "add_revisions", "revision_keys", "add_notice", "put_month_totals", "put_reference", "reference_versions",
     "put_user", "user", "user_named", "users", "has_users",
     "put_session", "session", "sessions", "see_session", "end_session", "end_sessions", "forget_sessions", "put_token",
     "token", "tokens", "use_token", "revoke_token", "put_once", "take_once", "append_audit", "audit", "audit_length",
     "add_deliveries", "delivery", "deliveries", "pending_deliveries", "pending_channels", "mark_deliveries",
-    "copy_to", "is_empty", "replace_from", "channel_state", "put_channel_state", "forget_deliveries",
+    "copy_to", "is_empty", "replace_from",
+    "channel_state", "put_channel_state", "renew_delivery", "forget_deliveries",
 }  # fmt: skip
 CLOSED_COSTS = {"show_anomalies", "prepare", "replace", "day", "stored_days", "publish", "forget"}
 CLOSED_SOURCE = {"list", "find", "open", "sidecar", "references", "reference"}

@@ -147,5 +147,18 @@ def test_planned_spend(client: FlaskClient) -> None:
     assert [plan["reason"] for plan in listed["items"]] == ["Another"]
     assert client.delete(f"{PLANS}/{made.json['id']}").json == {"items": []}
     assert client.delete(f"{PLANS}/{made.json['id']}").status_code == 404
-    for wrong in ({"end": "2026-11-01"}, {"reason": " "}, {"start": "soon"}):
-        assert client.post(PLANS, json=body | wrong).status_code == 400
+    assert client.post(PLANS, json=body | {"extra": "250.50"}).json["extra"] == "250.5"
+    assert fits(client, client.get(PLANS).json, "PlannedSpendList") == []
+    for wrong, field in (
+        ({"end": "2026-11-01"}, "end"),
+        ({"end": "2028-11-01"}, "end"),
+        ({"reason": " "}, "reason"),
+        ({"start": "soon"}, "start"),
+        ({"extra": "0"}, "extra"),
+        ({"extra": "-5"}, "extra"),
+        ({"extra": "1e3"}, "extra"),
+        ({"extra": "9" * 20}, "extra"),
+        ({"service": ""}, "service"),
+    ):
+        answer = client.post(PLANS, json=body | wrong)
+        assert (answer.status_code, answer.json["field"]) == (400, field), wrong

@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from flask.testing import FlaskClient
 
 from app.adapters.sqlite import SqliteMetadata
-from app.channels import EmailChannel, PagerdutyChannel, SlackChannel, WebhookChannel
+from app.channels import EmailChannel, OpsgenieChannel, PagerdutyChannel, SlackChannel, WebhookChannel
 from app.cli import main
 from app.core.notifications import Attempt, Notification, new_delivery
 from app.health import status_of
-from app.notifications import met, notify
+from app.notifications import met, notify, send_next
 from tests.api.conftest import NOW, World
 from tests.faults.test_notifier import Recording
 from tests.receivers import mail_server
@@ -28,6 +28,7 @@ CHANNELS = (
     WebhookChannel(name="hook", type="webhook", url=f"https://x.example/{SECRET}", secret=SECRET),  # type: ignore[arg-type]
     SlackChannel(name="slack", type="slack", url=f"https://hooks.slack.com/{SECRET}"),  # type: ignore[arg-type]
     PagerdutyChannel(name="pager", type="pagerduty", routing_key=SECRET),  # type: ignore[arg-type]
+    OpsgenieChannel(name="genie", type="opsgenie", api_key=SECRET),  # type: ignore[arg-type]
     EmailChannel(
         name="mail",
         type="email",
@@ -89,11 +90,48 @@ def test_a_test_that_fails_says_why_and_is_not_tried_again(empty: World) -> None
     assert backends.metadata.pending_channels() == []
 
 
+def test_what_failed_is_sent_once_more(empty: World) -> None:
+    sender = Recording([400])
+    backends, client = serving(empty, sender)
+    notify(backends, events(1))
+    hook = backends.channels["hook"]
+    send_next(backends, hook, draw=lambda: 0.5)
+    [failed] = client.get("/api/v1/notifications?status=failed").json["items"]  # type: ignore[index]
+    path = f"/api/v1/notifications/{failed['id']}/retry"
+    again = client.post(path)
+    assert (again.status_code, again.json["status"], again.json["attempts"]) == (200, "pending", 0)  # type: ignore[index]
+    twice = client.post(path)
+    assert (twice.status_code, twice.json["detail"]) == (409, "Only what failed is sent again; this one is pending.")  # type: ignore[index]
+    later = replace(backends, clock=lambda: NOW + timedelta(seconds=2))
+    send_next(later, hook, draw=lambda: 0.5)
+    assert sender.accepted == [failed["id"]]
+    assert client.get("/api/v1/notifications?status=sent&channel=hook").json["items"][0]["id"] == failed["id"]  # type: ignore[index]
+
+
+def test_what_cannot_be_sent_again_says_why(empty: World) -> None:
+    backends, client = serving(empty, Recording([500]))
+
+    def refusal(id: str) -> tuple[int, str]:
+        answer = client.post(f"/api/v1/notifications/{id}/retry")
+        return answer.status_code, answer.json["detail"]  # type: ignore[index]
+
+    assert refusal("nobody")[0] == 404
+    tried = client.post("/api/v1/notifications/test", json={"channel": "hook"}).json
+    assert refusal(tried["id"]) == (409, "A test is not sent again. Test the channel once more.")  # type: ignore[index]
+    told = events(1)[0]
+    gone, off = new_delivery("gone", told, NOW), new_delivery("slack", told, NOW)
+    backends.metadata.add_deliveries([replace(one, status="failed", finished=NOW) for one in (gone, off)])
+    state = backends.metadata.channel_state("slack")
+    backends.metadata.put_channel_state(replace(state, revision=state.revision + 1, disabled="It answers 403."))
+    assert refusal(gone.id) == (409, "Channel gone is not configured any more.")
+    assert refusal(off.id)[1].startswith("Channel slack is disabled: It answers 403. Test it first")
+
+
 def test_wrong_requests_get_what_is_wrong(empty: World) -> None:
     backends, client = serving(empty, Recording())
     unknown = client.post("/api/v1/notifications/test", json={"channel": "nope"})
     assert unknown.status_code == 404
-    assert "Channels are hook, slack, pager, mail" in unknown.json["detail"]  # type: ignore[index]
+    assert "Channels are hook, slack, pager, genie, mail" in unknown.json["detail"]  # type: ignore[index]
     assert client.post("/api/v1/notifications/test", json={"channel": 7}).status_code == 400
     assert client.post("/api/v1/notifications/test", json={"channel": "x" * 41}).status_code == 400
     assert client.post("/api/v1/notifications/test", data="x").status_code == 415
@@ -106,7 +144,7 @@ def test_wrong_requests_get_what_is_wrong(empty: World) -> None:
 
 
 def test_no_answer_and_no_log_has_a_secret(empty: World, caplog: pytest.LogCaptureFixture) -> None:
-    backends, client = serving(empty, Recording([403, 404, 500]))
+    backends, client = serving(empty, Recording([403, 404, 500, 401]))
     with caplog.at_level(logging.DEBUG):
         answers = [
             client.post("/api/v1/notifications/test", json={"channel": one.name}).text
@@ -116,9 +154,9 @@ def test_no_answer_and_no_log_has_a_secret(empty: World, caplog: pytest.LogCaptu
         paths = ("/api/v1/notifications", "/api/v1/notifications/channels", "/api/v1/jobs", "/readyz", "/metrics")
         answers += [client.get(path).text for path in paths]
         answers.append(json.dumps(status_of(backends, backends.settings)))
-    assert len(answers) == 9
+    assert len(answers) == 10
     assert SECRET not in "".join(answers) + caplog.text
-    shown = json.loads(answers[4])["items"]
+    shown = json.loads(answers[5])["items"]
     assert [(one["name"], one["type"], one["disabled"]) for one in shown][:2] == [
         ("hook", "webhook", None),
         ("slack", "slack", None),

@@ -76,6 +76,7 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
     job = world.client.post("/api/v1/jobs", json=body).json
     assert job is not None
     world.backends.metadata.put_anomaly(anomaly())
+    alert = {"status": "firing", "fingerprint": "f", "startsAt": "2026-11-05T10:00:00Z", "panelURL": "https://g/d"}
     planned = {"start": str(FIRST), "end": str(END), "reason": "Migration"}
     return {
         ("get", "/api/v1/costs"): [
@@ -123,6 +124,14 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
             (400, "/api/v1/planned-spend", {}),
         ],
         ("delete", "/api/v1/planned-spend/{id}"): [(404, "/api/v1/planned-spend/x", None)],
+        ("get", "/api/v1/alerts/grafana"): [
+            (200, "/api/v1/alerts/grafana?status=firing", None),
+            (400, "/api/v1/alerts/grafana?status=x", None),
+        ],
+        ("post", "/api/v1/alerts/grafana"): [
+            (200, "/api/v1/alerts/grafana", {"alerts": [alert]}),
+            (400, "/api/v1/alerts/grafana", {}),
+        ],
         ("get", "/api/v1/notifications"): [
             (200, "/api/v1/notifications?channel=x&limit=9", None),
             (400, "/api/v1/notifications?status=x", None),
@@ -132,6 +141,7 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
             (404, "/api/v1/notifications/test", {"channel": "x"}),
             (400, "/api/v1/notifications/test", {}),
         ],
+        ("post", "/api/v1/notifications/{id}/retry"): [(404, "/api/v1/notifications/x/retry", None)],
         ("post", "/api/v1/jobs"): [
             (202, "/api/v1/jobs", body),
             (400, "/api/v1/jobs", {}),

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from app.core.anomalyrecords import AnomalyRecord, Moment, Part, PlannedSpend, Verdict
 from app.core.charges import Totals
+from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import FINAL, JOB_STATUSES, Job
 from app.core.ledger import AccountDay, DayRecord, Ingestion
 from app.core.notifications import Attempt, ChannelState, Delivery, Notification
@@ -81,6 +82,14 @@ def revision(number: int = 1, day: date = DAY, account: str = "111111111111", **
 def notice(id: str = "one", day: date = DAY, *, after: float = 0, **changes: Any) -> Notice:
     moves = {"111111111111": Move(Decimal("1.50"), Decimal("-0.00000000000000000001"))}
     return replace(Notice(id, "restated", NOW + seconds(after), day, "It moved.", moves), **changes)
+
+
+def grafana_alert(id: str = "one", **changes: Any) -> GrafanaAlert:
+    given: dict[str, Any] = {
+        "fingerprint": "print", "status": "firing", "starts": NOW, "ends": None, "labels": {"alertname": "Spike"},
+        "annotations": {"summary": "S3"}, "values": {}, "panel": None, "rule": None, "silence": None, "first": NOW, "last": NOW,
+    }  # fmt: skip
+    return GrafanaAlert(id=id, **{**given, **changes})
 
 
 def anomaly(id: str = "one", start: date = DAY, days: int = 3, **changes: Any) -> AnomalyRecord:
@@ -412,14 +421,49 @@ class MetadataContract(PeopleContract, BudgetsContract):
         plan = PlannedSpend("one", Scope(None, "$set", None), DAY, DAY + ONE_DAY, "Load test é", "ana", NOW)
         store.put_planned_spend(plan)
         store.put_planned_spend(replace(plan, id="before", start=DAY - ONE_DAY))
-        store.put_planned_spend(replace(plan, reason="Another"))
+        store.put_planned_spend(replace(plan, reason="Another", extra=Decimal("250.50")))
         assert store.planned_spend() == [
             replace(plan, id="before", start=DAY - ONE_DAY),
-            replace(plan, reason="Another"),
+            replace(plan, reason="Another", extra=Decimal("250.50")),
         ]
         assert store.forget_planned_spend("one")
         assert not store.forget_planned_spend("one")
         assert [kept.id for kept in store.planned_spend()] == ["before"]
+
+    def test_an_alert_of_grafana_comes_back_as_it_was_put(self, store: Metadata) -> None:
+        odd = grafana_alert(
+            labels={"$set": "é.$", "a.b": ""}, values={"A": 1.5}, ends=LATER, panel="https://x/", status="resolved"
+        )
+        assert store.put_grafana_alert(odd)
+        assert store.grafana_alerts_like(odd.fingerprint) == [odd]
+        assert store.grafana_alerts_like("$ne") == []
+
+    def test_an_alert_of_grafana_is_changed_by_whoever_saw_its_newest_revision(self, store: Metadata) -> None:
+        assert store.put_grafana_alert(grafana_alert())
+        assert not store.put_grafana_alert(grafana_alert(status="resolved"))
+        changed = grafana_alert(status="resolved", last=LATER, revision=2)
+        assert store.put_grafana_alert(changed)
+        assert not store.put_grafana_alert(grafana_alert(revision=2))
+        assert not store.put_grafana_alert(grafana_alert("new", revision=2))
+        assert list(store.grafana_alerts(limit=9).items) == [changed]
+
+    def test_alerts_of_grafana_are_listed_newest_first_and_forgotten(self, store: Metadata) -> None:
+        for number in range(5):
+            store.put_grafana_alert(
+                grafana_alert(
+                    str(number), starts=NOW + number * timedelta(hours=1), last=NOW + number * ONE_DAY,
+                    status="resolved" if number % 2 else "firing",
+                )
+            )  # fmt: skip
+        assert [one.id for one in store.grafana_alerts_like("print")] == ["4", "3", "2", "1", "0"]
+        first = store.grafana_alerts(limit=2)
+        rest = store.grafana_alerts(limit=9, cursor=first.next_cursor)
+        assert [one.id for one in (*first.items, *rest.items)] == ["4", "3", "2", "1", "0"]
+        assert [one.id for one in store.grafana_alerts(limit=9, status="resolved").items] == ["3", "1"]
+        with pytest.raises(InvalidInput):
+            store.grafana_alerts(limit=2, status="firing", cursor=first.next_cursor)
+        assert store.forget_grafana_alerts(heard_before=NOW + 2 * ONE_DAY) == 2
+        assert [one.id for one in store.grafana_alerts(limit=9).items] == ["4", "3", "2"]
 
     def test_notices_are_kept_once_and_listed_newest_first(self, store: Metadata) -> None:
         odd = notice("odd", DAY + ONE_DAY, after=3, kind="reference", message="é$set", moves={})
@@ -666,6 +710,17 @@ class MetadataContract(PeopleContract, BudgetsContract):
         assert store.add_deliveries([full]) == 1
         assert store.delivery("one") == full
         assert store.delivery("nothing") is None
+
+    def test_what_failed_becomes_pending_anew_and_nothing_else_does(self, store: Metadata) -> None:
+        failed = delivery(status="failed", bundle="b", attempts=8, finished=NOW, message="It is down.")
+        sent = delivery("two", status="sent", bundle="c", attempts=1, finished=NOW)
+        store.add_deliveries([failed, sent])
+        assert not store.renew_delivery("two")
+        assert not store.renew_delivery("nothing")
+        assert store.renew_delivery("one")
+        assert not store.renew_delivery("one")
+        assert store.delivery("one") == delivery()
+        assert store.delivery("two") == sent
 
     def test_half_a_surrogate_pair_in_a_notification_does_no_harm(self, store: Metadata) -> None:
         told = replace(delivery().notification, title="\udcff", key="\ud800", facts=(("\ud800", "\ud800"),))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.core.anomaly import Anomaly, Detector, severity_of
 from app.core.scopes import Scope
 from app.core.suspects import Materiality, longest_gap
-from tests.organisation import ACCOUNTS, DAYS, Organisation, day_at, organisation
+from tests.organisation import ACCOUNTS, DAYS, Organisation, day_at, delivery, organisation
 
 SLOW = settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 WHEN = 90
@@ -62,6 +62,49 @@ def test_a_level_shift_is_told_once_and_carried_on() -> None:
     assert now.state == "ongoing"
     assert now.date == day_at(DAYS - 2)
     assert now.impact == pytest.approx(org.costs[SERIES, WHEN : DAYS - 1].sum() * 0.8 / 1.8, rel=0.1)
+
+
+def at_the_end(org: Organisation, restated: dict[tuple[int, int], float]) -> Anomaly:
+    """The only anomaly, when on the last day these (series, day) arrive again with another cost."""
+    detector = Detector(min_daily=10, min_total=40)
+    *before, last = org.deliveries()
+    more = delivery(org.keys, DAYS - 1, [(series, day, cost) for (series, day), cost in restated.items()])
+    columns = {
+        name: np.concatenate([getattr(last, name), getattr(more, name)]) for name in ("series", "days", "amounts")
+    }
+    for arrived in (*before, replace(last, **columns)):
+        detector.deliver(arrived)
+    (found,) = detector.anomalies
+    return found
+
+
+@pytest.mark.parametrize("factor", [1.5, 0.8, 0.0])
+def test_dollars_of_a_day_follow_its_restatement_to_the_cent(factor: float) -> None:
+    org = organisation()
+    org.costs[SERIES, WHEN:] *= 1.8
+    day = WHEN + 3
+    cost = float(org.costs[SERIES, day])
+    before, after = at_the_end(org, {}), at_the_end(org, {(SERIES, day): cost * factor})
+    # The level was adopted: what is learned of it now changes what was expected of the newest day, which is new too.
+    newest = after.expected - before.expected
+    assert after.impact - before.impact + newest == pytest.approx(cost * (factor - 1), abs=0.005)
+    assert abs(newest) < 1
+    assert after.impact == pytest.approx(sum(part.impact for part in after.contributions))
+    unmoved = ("id", "start", "date", "state", "actual", "detected_on")
+    assert all(getattr(after, name) == getattr(before, name) for name in unmoved)
+
+
+def test_a_day_outside_moves_no_dollars_and_estimates_become_what_arrived() -> None:
+    org = organisation()
+    org.costs[SERIES, WHEN : WHEN + 4] *= 3
+    before = at_the_end(org, {})
+    assert before.state == "resolved"
+    assert at_the_end(org, {(SERIES + 1, WHEN): 9.0, (SERIES, WHEN - 20): 9.0}) == before
+    # Each day was counted on the day after it, as an estimate; final costs less what was expected is all that is left.
+    expected = org.costs[SERIES, WHEN : WHEN + 4].sum() / 3
+    assert before.impact == pytest.approx(2 * expected, rel=0.05)
+    later = at_the_end(org, {(SERIES, WHEN + 1): float(org.costs[SERIES, WHEN + 1]) + 100})
+    assert later.impact - before.impact == pytest.approx(100, abs=0.005)
 
 
 def test_the_way_back_from_a_level_shift_is_no_drop() -> None:

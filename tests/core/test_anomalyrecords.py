@@ -154,6 +154,30 @@ def test_what_people_took_back_is_not_silenced_again() -> None:
     assert brought_up_to_date(known, [finding(), finding(start=START + 20 * DAY)], LATER) == []
 
 
+def test_more_than_was_planned_is_news() -> None:
+    """The anomaly costs 20.00 a day more; see `anomaly`."""
+    for dollars, state in (("20.00", "expected"), ("19.99", "open"), (None, "expected")):
+        plan = PlannedSpend("p", S3, START, START + DAY, "x", "ana", NOW, Decimal(dollars) if dollars else None)
+        [record] = brought_up_to_date([], [finding()], replace(RUN, planned=[plan]))
+        assert record.state == state, dollars
+
+
+def test_one_that_grows_beyond_its_plan_is_open_again_once_and_says_so() -> None:
+    plan = PlannedSpend("p", S3, START, START + DAY, "Migration", "ana", NOW, Decimal(25))
+    run = replace(LATER, planned=[plan])
+    [before] = brought_up_to_date([], [finding()], replace(RUN, planned=[plan]))
+    grown = Finding(anomaly(actual=40.0, impact=50.0, state="ongoing"), [])
+    [after] = brought_up_to_date([before], [grown], run)
+    assert (after.state, after.verdicts[-1].by, after.verdicts[-1].plan) == ("ongoing", BY_PLAN, "p")
+    assert after.verdicts[-1].reason == f"30.00 on {START}, and 25.00 a day were planned"
+    assert brought_up_to_date([after], [grown], run) == []
+    # What a person says afterwards stays; so does what was silenced by a plan that is gone.
+    judged = after.said(Verdict("acknowledged", NOW, "ana"))
+    assert brought_up_to_date([judged], [grown], run) == []
+    [kept] = brought_up_to_date([before], [grown], LATER)
+    assert kept.state == "expected"
+
+
 @pytest.mark.parametrize(
     ("scope", "start", "state"),
     [
@@ -168,7 +192,7 @@ def test_planned_spend_is_expected_in_its_scope_and_days(scope: Scope, start: da
     [record] = brought_up_to_date([], [finding()], replace(RUN, planned=[plan]))
     assert record.state == state
     if state == "expected":
-        assert record.verdict == Verdict("expected", NOW, BY_PLAN, "Migration")
+        assert record.verdict == Verdict("expected", NOW, BY_PLAN, "Migration", "p")
 
 
 def test_a_silent_account_is_never_silenced() -> None:

@@ -21,6 +21,7 @@ from app.core.messages import (
     TEAMS_BYTES,
     email_of,
     encoded,
+    opsgenie_request,
     pagerduty_body,
     resolution,
     retry_after,
@@ -232,3 +233,27 @@ def test_the_check_in_the_documentation_accepts_ours_and_nothing_else() -> None:
     later = {**headers, "X-Spendscope-Timestamp": str(int(now.timestamp()) + 1)}
     assert not is_from_spendscope("s3cret", later, body)
     assert not is_from_spendscope("s3cret", signed("s3cret", "id", body, now - timedelta(minutes=6)), body)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_opsgenie_gets_an_alert_within_its_limits(hostile: str) -> None:
+    told = notification(hostile, facts=((hostile, hostile),) * 60, accounts=(hostile,) * 60)
+    url, body = opsgenie_request(told, "id", "eu")
+    assert url == "https://api.eu.opsgenie.com/v2/alerts"
+    assert len(body["message"]) <= 130
+    assert len(body["description"]) <= 15_000
+    assert len(body["entity"]) <= 512
+    assert sum(len(name) + len(value) for name, value in body["details"].items()) <= 8_000
+    assert (body["priority"], body["tags"], len(body["alias"])) == ("P3", ["spendscope", "anomaly"], 64)
+    encoded(body)
+
+
+def test_what_is_over_closes_the_alert_of_the_same_alias() -> None:
+    opened = notification()
+    made = opsgenie_request(opened, "x", "us")[1]
+    url, body = opsgenie_request(resolution(opened, NOW), "y", "jsm")
+    assert url == (
+        f"https://api.atlassian.com/jsm/ops/integration/v2/alerts/{made['alias']}/close?identifierType=alias"
+    )
+    assert body["note"].startswith("Resolved: ")
+    assert opsgenie_request(notification("critical one"), "id", "us")[1]["details"]["Account"] == "1"

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from app.anomalies import plan
 from app.backends import Backends
 from app.core.anomalyrecords import dollars
+from app.core.periods import DateRange
 from app.core.scopes import Scope
 from tests import found
-from tests.contracts.metadata import anomaly
+from tests.contracts.metadata import anomaly, grafana_alert
 from tests.e2e.conftest import Served
 from tests.e2e.test_data import Working
 from tests.e2e.test_overview import AXE, Open, open_page, violations
@@ -114,6 +116,47 @@ def test_alerts_under_other_limits_are_counted_by_a_job(open_page: Open, judged:
     assert "at least $5,000.00 a day" in page.locator("#anomalies-backtest").inner_text()
 
 
+def test_spend_is_planned_and_a_window_removed_by_keyboard_with_errors_in_words(
+    open_page: Open, judged: Judged
+) -> None:
+    page = visit(open_page, judged, quiet=True)
+    page.locator("#plan-reason").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#plan-trouble:text('Say what is planned.')")
+    page.keyboard.type("Load test <b>")
+    page.locator("#plan-start").fill("2026-10-12")
+    page.locator("#plan-last").fill("2026-10-11")
+    page.locator("#plan-service").fill("Amazon S3")
+    page.locator("#plan-extra").fill("250.5")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#plan-trouble:text('The last day is before the first.')")
+    assert page.evaluate("document.activeElement.id") == "plan-last"
+    page.locator("#plan-last").fill("2028-10-13")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#plan-trouble:has-text('at most 366')")
+    page.locator("#plan-last").fill("2026-10-13")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-plan]:has-text('Load test <b>')")
+    [made] = judged.backends.metadata.planned_spend()
+    assert (str(made.start), str(made.end), made.extra) == ("2026-10-12", "2026-10-14", Decimal("250.5"))
+    assert made.scope == Scope(None, "Amazon S3", None)
+    page.locator("[data-forget-plan]").press("Enter")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#anomalies-plans .calm")
+    assert judged.backends.metadata.planned_spend() == []
+
+
+def test_an_alert_of_grafana_is_shown_and_leads_there(open_page: Open, judged: Judged) -> None:
+    judged.backends.metadata.put_grafana_alert(
+        grafana_alert(annotations={"summary": "<img src=x onerror=alert(1)>"}, panel="https://grafana.example.org/d/1")
+    )
+    page = visit(open_page, judged)
+    link = page.locator("#anomalies-grafana a")
+    assert link.inner_text() == "<img src=x onerror=alert(1)>"
+    assert link.get_attribute("href") == "https://grafana.example.org/d/1"
+    assert page.locator("#anomalies-grafana img").count() == 0
+
+
 def test_filters_and_links_are_addresses(open_page: Open, judged: Judged) -> None:
     page = visit(open_page, judged, "?service=Amazon+S3")
     assert page.locator(".anomaly-table tbody tr").count() == 1
@@ -138,6 +181,10 @@ def test_the_overview_marks_them_and_leads_there(open_page: Open, judged: Judged
 def test_axe_finds_nothing(open_page: Open, judged: Judged, theme: str, width: int) -> None:
     if not AXE.exists():
         pytest.skip("npm ci installs axe-core, which this needs")
+    plan(judged.backends, Scope(None, "Amazon S3", None), DateRange(found.SPIKE, found.LAST), "Load test", by="ana")
+    judged.backends.metadata.put_grafana_alert(
+        grafana_alert(labels={"severity": "warning"}, panel="https://g.example/")
+    )
     page = visit(open_page, judged, width=width, color_scheme=theme)
     page.add_script_tag(path=str(AXE))
     assert violations(page) == []

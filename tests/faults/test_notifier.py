@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 from app.adapters.smtp import Smtp
 from app.adapters.webhook import Reach, Webhook
 from app.backends import Backends
-from app.channels import Channel, SlackChannel, TeamsChannel, WebhookChannel
+from app.channels import Channel, OpsgenieChannel, PagerdutyChannel, SlackChannel, TeamsChannel, WebhookChannel
+from app.core.messages import resolution
 from app.core.notifications import Delivery, Notification, Severity
 from app.errors import Unavailable
 from app.notifications import met, notify, send_next, send_test, tidy
@@ -279,6 +280,93 @@ class Recording:
         if answer != 400:
             self.accepted.append(headers["X-Spendscope-Id"])
         return Answered(answer, {}, b"")
+
+
+# --- those who wake people ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Waking:
+    """A service that answers as it is told; what it got is kept. Each of them has one address and no other."""
+
+    answers: list[tuple[int, dict[str, str]] | None] = field(default_factory=list)
+    got: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answered:
+        self.got.append((url, dict(headers), json.loads(body)))
+        answer = self.answers.pop(0) if self.answers else (202, {})
+        if answer is None:
+            raise Unavailable("notifications", "It does not answer.")
+        return Answered(answer[0], answer[1], b'{"result": "Request will be processed"}')
+
+    def incidents(self) -> list[tuple[str, str]]:
+        """(what was done, to which incident), in order."""
+        return [
+            (body["event_action"], body["dedup_key"]) if "event_action" in body
+            else ("resolve", url.split("/")[-2]) if "/close" in url
+            else ("trigger", body["alias"])
+            for url, _, body in self.got
+        ]  # fmt: skip
+
+
+WAKING = [
+    PagerdutyChannel(name="pager", type="pagerduty", routing_key=SECRET),  # type: ignore[arg-type]
+    OpsgenieChannel(name="genie", type="opsgenie", api_key=SECRET),  # type: ignore[arg-type]
+    OpsgenieChannel(name="genie-eu", type="opsgenie", api_key=SECRET, region="eu"),  # type: ignore[arg-type]
+    OpsgenieChannel(name="jira", type="opsgenie", api_key=SECRET, region="jsm"),  # type: ignore[arg-type]
+]
+EACH_WAKING = pytest.mark.parametrize("channel", WAKING, ids=lambda one: one.name)
+
+
+@EACH_WAKING
+def test_waking_n1_n2_what_is_sent_again_is_the_same_incident_and_its_end_closes_it(
+    tmp_path: Path, channel: Channel
+) -> None:
+    sender = Waking([None, (500, {}), (202, {})])
+    here = deployment(tmp_path, sender, channel)
+    here.tell()
+    here.send(3, every=700)
+    assert here.one().status == "sent"
+    here.tell(resolution(event(), here.clock.now))
+    here.send(2)
+    assert here.statuses == {"sent": 2}
+    done = sender.incidents()
+    assert [what for what, _ in done] == ["trigger"] * 3 + ["resolve"]
+    assert len({incident for _, incident in done}) == 1
+
+
+@EACH_WAKING
+def test_waking_n4_refusals_disable_the_channel_and_no_key_is_told(
+    tmp_path: Path, channel: Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    sender = Waking([(403, {})] * 3)
+    here = deployment(tmp_path, sender, channel)
+    here.tell(*map(event, range(4)))
+    with caplog.at_level(logging.DEBUG):
+        here.send(8)
+    assert len(sender.got) == 3
+    state = here.world.metadata.channel_state(channel.name)
+    assert "403" in (state.disabled or "")
+    assert SECRET not in caplog.text + repr(here.deliveries) + repr(state)
+
+
+@EACH_WAKING
+def test_waking_n6_retry_after_is_kept_and_uses_up_no_try(tmp_path: Path, channel: Channel) -> None:
+    sender = Waking([(429, {"Retry-After": "120"})])
+    here = deployment(tmp_path, sender, channel)
+    here.tell()
+    here.send(2, every=110)
+    assert (len(sender.got), here.one().attempts) == (1, 0)
+    here.send(1)
+    assert (len(sender.got), here.one().status) == (2, "sent")
+
+
+@EACH_WAKING
+def test_waking_what_is_not_taken_fails_at_once(tmp_path: Path, channel: Channel) -> None:
+    here = deployment(tmp_path, Waking([(422, {})]), channel)
+    here.tell(event(0), event(1))
+    here.send(3)
+    assert here.statuses == {"failed": 1, "sent": 1}
 
 
 @given(

@@ -74,6 +74,7 @@ def test_everything_arrives(grafana: StandIn) -> None:
         "skipped    contact point teams: set SPENDSCOPE_ALERT_TEAMS_URL",
         "created    contact point webhook",
         "created    contact point email",
+        "skipped    contact point back: set SPENDSCOPE_ALERT_BACK_URL and SPENDSCOPE_ALERT_BACK_TOKEN",
         "created    notification policy",
     ]
     source = grafana.datasources["spendscope-influxdb"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.anomalies import say
+from app.anomalies import detect, forget_plan, plan, say
 from app.backends import Backends
 from app.core.jobs import Job
+from app.core.periods import DateRange
 from app.core.scopes import Scope
 from app.jobs import submit
 from app.pages.anomalies import address as addresses
-from app.pages.anomalies import panels
+from app.pages.anomalies import fromgrafana, panels, plans
 from app.pages.anomalies.address import Address
 from app.pages.anomalies.view import AnomaliesView, look
 from tests import found
 from tests.api.conftest import empty_backends
+from tests.contracts.metadata import grafana_alert
 from workers.jobs import HANDLERS, run_job
 
 
@@ -142,3 +147,67 @@ def test_the_last_look_is_told(backends: Backends) -> None:
     assert "Not looked for yet" in text_of(panels.looked(look(backends, Address())))
     done(backends, {})
     assert "up to 16 Oct 2026" in text_of(panels.looked(look(backends, Address())))
+
+
+def test_alerts_of_grafana_are_text_with_checked_links(backends: Backends) -> None:
+    assert "No alert of a Grafana has arrived" in text_of(grafana_of(look(backends, Address())))
+    evil = grafana_alert(
+        "evil", labels={"alertname": "x", "account": "111", "team": "<b>ops</b>"}, panel="https://g.example/d/1",
+        annotations={"summary": "<script>", "description": "Look"}, values={"A": 12.5},
+    )  # fmt: skip
+    over = grafana_alert("over", fingerprint="2", status="resolved", ends=found.NOW)
+    for one in (evil, over):
+        assert backends.metadata.put_grafana_alert(one)
+    drawn = grafana_of(look(backends, Address()))
+    said = text_of(drawn)
+    for words in ("<script>", "111 · team: <b>ops</b> · A = 12.5", "Firing", "Resolved", "noopener noreferrer"):
+        assert words in said, words
+    assert said.index("Firing") < said.index("Resolved")
+    assert [part["props"]["href"] for part in links(drawn)] == ["https://g.example/d/1"]
+    for number in range(60):
+        backends.metadata.put_grafana_alert(grafana_alert(str(number), fingerprint=str(number), status="resolved"))
+    assert "There are more" in text_of(grafana_of(look(backends, Address())))
+
+
+def grafana_of(view: AnomaliesView) -> Any:
+    return fromgrafana.listed(view.grafana, view.more_of_grafana, sees_all=view.sees_all)
+
+
+def links(part: Any) -> list[Any]:
+    if isinstance(part, list):
+        return [link for one in part for link in links(one)]
+    if not isinstance(part, dict):
+        return []
+    return ([part] if part.get("type") == "A" else []) + links(part["props"].get("children"))
+
+
+def test_planned_spend_is_listed_and_names_what_it_silenced(built: Path, tmp_path: Path) -> None:
+    with found.copied(built, tmp_path / "copy") as backends:
+        days = DateRange(found.SPIKE, found.SPIKE + timedelta(days=2))
+        made = plan(backends, Scope(service="Amazon S3"), days, "<b>Load test", by="ana", extra=Decimal(9999))
+        plan(backends, Scope(), DateRange(found.LAST, found.LAST + timedelta(days=40)), "Later", by="ana")
+        detect(backends)
+        view = opened(backends)
+        said = text_of(plans_of(view))
+        for words in (
+            "<b>Load test",
+            "Amazon S3",
+            "10 Oct – 11 Oct 2026",
+            "+$9,999.00",
+            "1 anomaly",
+            "nothing yet",
+            "any amount",
+        ):
+            assert words in said, words
+        assert made.id in said
+        assert "because of the planned spend of 10 Oct – 11 Oct 2026 for Amazon S3" in text_of(panels.heading(view))
+        assert "planned: <b>Load test" in text_of(panels.listed(view))
+        forget_plan(backends, made.id)
+        view = opened(backends)
+        assert "planned spend that was removed since" in text_of(panels.heading(view))
+        assert "data-forget-plan" not in text_of(plans_of(replace(view, may_plan=False)))
+        assert "Editors who see all accounts" in text_of(plans.form_note(False))
+
+
+def plans_of(view: AnomaliesView) -> Any:
+    return plans.listed(view.plans, view.every, view.currency, view.today, may_plan=view.may_plan)

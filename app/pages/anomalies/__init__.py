@@ -15,7 +15,7 @@ from app.backends import current
 from app.core.arrivals import PARTS
 from app.pages import address as pages
 from app.pages.anomalies import address as addresses
-from app.pages.anomalies import panels
+from app.pages.anomalies import fromgrafana, panels, plans
 from app.pages.anomalies.address import PATH, Address
 from app.pages.anomalies.view import AnomaliesView, look
 from app.ui import controls, parts, tags
@@ -39,6 +39,10 @@ class Ids(StrEnum):
     PARTS = "anomaly-parts"
     TIMELINE = "anomaly-timeline"
     BACKTEST = "anomalies-backtest"
+    GRAFANA = "anomalies-grafana"
+    PLANS = "anomalies-plans"
+    PLANS_NOTE = "plans-note"
+    PLAN_FORM = "plan-form"
     REASON = "anomalies-reason"
 
 
@@ -56,6 +60,9 @@ DRAWN: Final = (
     Output(Ids.PARTS, "children"),
     Output(Ids.TIMELINE, "children"),
     Output(Ids.BACKTEST, "children"),
+    Output(Ids.GRAFANA, "children"),
+    Output(Ids.PLANS, "children"),
+    Output(Ids.PLANS_NOTE, "children"),
 )
 
 
@@ -73,6 +80,9 @@ def draw(search: object) -> tuple[Any, ...]:
         panels.contributions(view),
         panels.timeline(view),
         panels.backtest(view),
+        fromgrafana.listed(view.grafana, view.more_of_grafana, sees_all=view.sees_all),
+        plans.listed(view.plans, view.every, view.currency, view.today, may_plan=view.may_plan),
+        plans.form_note(view.may_plan),
     )
 
 
@@ -83,6 +93,8 @@ def _store(view: AnomaliesView) -> dict[str, Any]:
         "options": panels.options(view),
         "spoken": panels.spoken(view),
         "id": view.chosen.id if view.chosen else None,
+        "mayPlan": view.may_plan,
+        "currency": view.currency,
         "counting": view.backtest is not None and view.backtest.finished is None,
     }
 
@@ -122,7 +134,7 @@ def layout(**params: Any) -> html.Div:
             html.Div([_head(), _controls(address)], className="page-top"),
             html.Div(id=Ids.NOTICES, className="notices"),
             html.Div([_list(), _side()], className="anomalies-body"),
-            html.Div(_backtest(), className="grid after"),
+            html.Div([_of_grafana(), _plans(), _backtest()], className="grid after"),
         ],
         className="page anomalies-page",
         **attributes(data_address=Ids.URL.value),
@@ -227,6 +239,27 @@ def _side() -> html.Section:
         className="panel anomaly-side away",
         **attributes(aria_label="The chosen anomaly"),
     )
+
+
+def _of_grafana() -> html.Section:
+    body = html.Div(
+        id=Ids.GRAFANA,
+        className="table-scroll",
+        tabIndex=0,
+        role="group",
+        **attributes(aria_labelledby="grafana-title"),
+    )
+    note = html.P("Alerts of Grafana's rules. Links lead out of Spendscope.", className="note")
+    return parts.panel("From Grafana", body, id="grafana", span=12, note=note)
+
+
+def _plans() -> html.Section:
+    """The form is built in the browser (assets/60-anomalies.js): its fields are native ones, dates among them."""
+    body = html.Div(
+        id=Ids.PLANS, className="table-scroll", tabIndex=0, role="group", **attributes(aria_labelledby="plans-title")
+    )
+    note = html.P(id=Ids.PLANS_NOTE, className="note")
+    return parts.panel("Planned spend", body, html.Div(id=Ids.PLAN_FORM), id="plans", span=12, note=note)
 
 
 def _backtest() -> html.Section:

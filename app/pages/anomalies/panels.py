@@ -12,6 +12,7 @@ from app.core.scopes import Scope
 from app.figures.expected import expected
 from app.figures.theme import Figure
 from app.pages import address as overview
+from app.pages.anomalies import plans
 from app.pages.anomalies.address import Address
 from app.pages.anomalies.view import AnomaliesView
 from app.ui import parts, words
@@ -131,7 +132,7 @@ def _row(view: AnomaliesView, record: AnomalyRecord) -> Children:
         [
             html.Td(box, className="choose"),
             html.Th([link, html.Span(_where(record.scope, record), className="anomaly-where")], scope="row"),
-            html.Td([state_chip(record), html.Span(KIND_WORDS[record.kind], className="anomaly-kind")]),
+            html.Td([state_chip(record), html.Span(_kind(record), className="anomaly-kind")]),
             html.Td([began, html.Span(words.counted(days, "day"), className="anomaly-kind")], className="when"),
             html.Td(_dollars(view, record), className="number"),
             html.Td(trend),
@@ -139,6 +140,13 @@ def _row(view: AnomaliesView, record: AnomalyRecord) -> Children:
         className="chosen" if chosen else "",
         key=record.id,
     )
+
+
+def _kind(record: AnomalyRecord) -> str:
+    """Of one that a plan silenced also which one."""
+    verdict = record.verdict
+    said = KIND_WORDS[record.kind]
+    return f"{said}, planned: {verdict.reason}" if verdict and verdict.by == BY_PLAN else said
 
 
 def _dollars(view: AnomaliesView, record: AnomalyRecord) -> Children:
@@ -192,7 +200,7 @@ def heading(view: AnomaliesView) -> Children:
         **attributes(aria_label="Close", data_close="yes"),
     )
     title = html.H2(title_of(record), id="anomaly-title", tabIndex=-1)
-    return [html.Div([title, close], className="panel-head"), *_state(view, record), _said(record)]
+    return [html.Div([title, close], className="panel-head"), *_state(view, record), _said(view, record)]
 
 
 def _state(view: AnomaliesView, record: AnomalyRecord) -> list[Children]:
@@ -208,13 +216,17 @@ def _state(view: AnomaliesView, record: AnomalyRecord) -> list[Children]:
     return [html.P(line, className="state"), html.Dl(facts, className="day-facts")]
 
 
-def _said(record: AnomalyRecord) -> Children:
+def _said(view: AnomaliesView, record: AnomalyRecord) -> Children:
     verdict = record.verdict
     if verdict is None:
-        return None
-    by = {BY_FEEDBACK: "because of earlier feedback", BY_PLAN: "because it was planned"}.get(
-        verdict.by, f"by {verdict.by}"
-    )
+        last = record.verdicts[-1] if record.verdicts else None
+        if last is None or last.by != BY_PLAN:
+            return None
+        return html.P(f"Beyond {plans.why(last, view.plans)}: {last.reason}", className="why")
+    by = {
+        BY_FEEDBACK: "because of earlier feedback",
+        BY_PLAN: f"because of {plans.why(verdict, view.plans)}",
+    }.get(verdict.by, f"by {verdict.by}")
     reason = f": {verdict.reason}" if verdict.reason else ""
     return html.P([f"{verdict.state.capitalize()} {by} ", parts.ago(verdict.at), html.Span(reason)], className="why")
 
@@ -314,7 +326,9 @@ def backtest(view: AnomaliesView) -> Children:
         return "Nothing was counted yet. Choose limits and count: a job replays the last 12 months as they arrived."
     limits = _limits(view, job.params.get("min_daily"), job.params.get("min_total"))
     if job.finished is None:
-        return [html.B("Being counted"), f" with {limits}. It goes on when you leave this page."]
+        done = f", {job.done_steps / job.all_steps:.0%} so far" if job.all_steps else ""
+        usual = _usual_seconds(view)
+        return [html.B("Being counted"), f" with {limits}{done}{usual}. It goes on when you leave this page."]
     if job.status != "done":
         return [html.B("Could not be counted"), f" with {limits}: {job.message or job.status}"]
     result = job.result
@@ -322,7 +336,21 @@ def backtest(view: AnomaliesView) -> Children:
     kinds = ", ".join(f"{count:,} {KIND_WORDS[kind].lower()}" for kind, count in result["kinds"].items())
     days = DateRange(date.fromisoformat(result["start"]), date.fromisoformat(result["end"]))
     text = f" from {words.day_range(days)} with {limits}" + (f": {kinds}." if kinds else ".")
-    return ["You would have had ", html.B(words.counted(number, "alert")), text, " Counted ", parts.ago(job.finished)]
+    took = f", in {result['seconds']:,} s" if "seconds" in result else ""
+    later = " Cost data has come since: count again." if result.get("version", view.version) != view.version else ""
+    return [
+        "With these limits you would have had ",
+        html.B(words.counted(number, "alert")),
+        text,
+        " Counted ",
+        parts.ago(job.finished),
+        f"{took}.{later}",
+    ]
+
+
+def _usual_seconds(view: AnomaliesView) -> str:
+    """What the newest count took, where there is one."""
+    return f"; the last one took {view.counted_in:,.0f} s" if view.counted_in is not None else ""
 
 
 def _limits(view: AnomaliesView, daily: float | None, total: float | None) -> str:

@@ -11,9 +11,11 @@ import numpy as np
 
 from app.anomalies import AnomalyFilter, anomalies_of, newest_backtests
 from app.backends import Backends
-from app.core.anomalyrecords import AnomalyRecord
+from app.core.access import Permission
+from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
 from app.core.arrivals import PARTS
 from app.core.charges import DEFAULT_METRIC
+from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import Job
 from app.core.periods import DAY, DateRange
 from app.core.query import CostQuery
@@ -22,10 +24,12 @@ from app.core.rollup import CostFrame
 from app.core.scopes import Scope
 from app.core.usualrange import Usual, usual_range
 from app.costs import Snapshot, snapshot
+from app.grafanaalerts import firing
 from app.pages.anomalies.address import Address
 from app.principal import principal
 
 MOST_LISTED: Final = 200
+MOST_OF_GRAFANA: Final = 50
 SPARK_DAYS: Final = 30
 BEFORE, AFTER = timedelta(days=42), timedelta(days=14)
 """Days of the band chart around an anomaly."""
@@ -44,7 +48,8 @@ class Band:
 
 @dataclass(frozen=True)
 class AnomaliesView:
-    """`known` is False while nothing is stored; `looked` is the newest finished run; `counts` are by state, unfiltered."""
+    """`known` is False while nothing is stored; `looked` is the newest finished run; `counts` are by state, unfiltered,
+    as are `every` and `plans`."""
 
     address: Address
     currency: str
@@ -60,6 +65,15 @@ class AnomaliesView:
     looked: Job | None
     backtest: Job | None
     sees_all: bool = True
+    grafana: Sequence[GrafanaAlert] = ()
+    more_of_grafana: bool = False
+    plans: Sequence[PlannedSpend] = ()
+    every: Sequence[AnomalyRecord] = ()
+    may_plan: bool = False
+    version: int = 0
+    """Of the ledger."""
+    counted_in: float | None = None
+    """Seconds that the newest count took."""
 
 
 def look(backends: Backends, address: Address) -> AnomaliesView:
@@ -69,6 +83,8 @@ def look(backends: Backends, address: Address) -> AnomaliesView:
     listed = [record for record in every if wanted.admits(record)]
     shown = listed[:MOST_LISTED]
     chosen = next((record for record in every if record.id == address.id), None)
+    grafana, more_of_grafana = _of_grafana(backends)
+    counts = list(newest_backtests(backends))
     return AnomaliesView(
         address=address,
         currency=backends.settings.currency,
@@ -82,9 +98,25 @@ def look(backends: Backends, address: Address) -> AnomaliesView:
         chosen=chosen,
         band=_band(now, chosen) if chosen and now.known else None,
         looked=_looked(backends),
-        backtest=next(newest_backtests(backends), None),
+        backtest=next(iter(counts), None),
         sees_all=principal().accounts is None,
+        grafana=grafana,
+        more_of_grafana=more_of_grafana,
+        plans=backends.metadata.planned_spend(),
+        every=every,
+        version=backends.metadata.ledger_version(),
+        counted_in=next((float(job.result["seconds"]) for job in counts if "seconds" in job.result), None),
+        may_plan=principal().accounts is None and principal().may(Permission.OPERATE),
     )
+
+
+def _of_grafana(backends: Backends) -> tuple[list[GrafanaAlert], bool]:
+    """What fires now, then the newest of the others; and whether there are more."""
+    now = firing(backends, MOST_OF_GRAFANA)
+    newest = backends.metadata.grafana_alerts(limit=MOST_OF_GRAFANA)
+    others = [one for one in newest.items if one.status != "firing"]
+    found = [*now, *others]
+    return found[:MOST_OF_GRAFANA], len(found) > MOST_OF_GRAFANA or newest.next_cursor is not None
 
 
 def _looked(backends: Backends) -> Job | None:
