@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from app.alerts import LOOK_BACK, tell_anomalies
-from app.backends import Backends
-from app.backtest import MOST_SERIES, Rules, replay, stored_deliveries
+from app.backends import Backends, store_dir
+from app.backtest import Rules, stored_days, stored_deliveries
+from app.backtest import replay as alerts_of
 from app.core.alerts import FoundAnomaly
-from app.core.anomaly import FIRST_DAYS, Anomaly, Detector
+from app.core.anomaly import FIRST_DAYS
 from app.core.anomalyrecords import (
     BY_PLAN,
     AnomalyRecord,
@@ -38,10 +39,9 @@ from app.core.scopes import Scope
 from app.costs import first_and_last_day, ledgers_of
 from app.errors import Conflict, InvalidInput, NotFound
 from app.jobs import submit
+from app.replaying import ReplayStates, Told, replayed
 
 log = logging.getLogger(__name__)
-
-Told = Callable[[int, int | None, str], None]
 
 REPLAYED: Final = timedelta(days=400)
 """How much history a run replays: a year to report, and what has to be learned before it."""
@@ -93,10 +93,13 @@ def detect(backends: Backends, as_of: date | None = None, told: Told = lambda *_
     """
     deliveries = _deliveries(backends, as_of)
     last = deliveries[-1].day
-    findings, arrivals = _found(deliveries, rules_of(backends.settings), told)
+    states = ReplayStates(store_dir(backends.settings) / "detector")
+    # What a look into the past would keep is of no use to the next run.
+    replay = replayed(deliveries, rules_of(backends.settings), states, told, keep=as_of is None)
+    findings = _heard_again(replay.findings(), replay.detector.arrivals)
     since = deliveries[0].day + FIRST_DAYS * DAY
     run = Run(backends.clock(), since, tuple(backends.metadata.planned_spend()))
-    new, changed = _kept(backends, _heard_again(findings, arrivals), run, last)
+    new, changed = _kept(backends, findings, run, last)
     records = backends.metadata.anomalies(EARLIEST, LATEST)
     tell_anomalies(backends, [told_of(record) for record in records if is_news(record, run.at)])
     backends.costs.show_anomalies([record for record in records if is_shown(record)])
@@ -104,34 +107,13 @@ def detect(backends: Backends, as_of: date | None = None, told: Told = lambda *_
 
 
 def _deliveries(backends: Backends, as_of: date | None) -> list[Delivery]:
-    stored = stored_deliveries(backends)
-    found = [delivery for delivery in stored if as_of is None or delivery.day <= as_of]
-    if not found:
-        raise InvalidInput(f"Nothing is stored as early as {as_of}; the first day is {stored[0].day}.", field="as_of")
+    days = stored_days(backends)
+    if as_of is not None and as_of < days.start:
+        raise InvalidInput(f"Nothing is stored as early as {as_of}; the first day is {days.start}.", field="as_of")
+    last = min(as_of or days.last, days.last)
     # From the first of a month: the same history is replayed every day of it.
-    first = month_of(found[-1].day - REPLAYED)
-    return [delivery for delivery in found if delivery.day >= first]
-
-
-def _found(deliveries: Sequence[Delivery], rules: Rules, told: Told) -> tuple[list[Finding], Arrivals]:
-    """Every incident as it stands at the end, and as it read on each day on which that changed."""
-    detector = Detector(min_daily=rules.min_daily, min_total=rules.min_total)
-    histories: dict[int, list[tuple[date, Anomaly]]] = {}
-    for place, delivery in enumerate(deliveries):
-        detector.deliver(delivery)
-        if len(detector.arrivals.keys) > MOST_SERIES:
-            raise InvalidInput(f"More than {MOST_SERIES} account × service × region by {delivery.day}.")
-        _note(histories, detector.anomalies, delivery.day)
-        if place % 10 == 0:
-            told(place, len(deliveries), f"Looking at {delivery.day}")
-    return [Finding(anomaly, histories[anomaly.id]) for anomaly in detector.anomalies], detector.arrivals
-
-
-def _note(histories: dict[int, list[tuple[date, Anomaly]]], anomalies: Iterable[Anomaly], day: date) -> None:
-    for anomaly in anomalies:
-        seen = histories.setdefault(anomaly.id, [])
-        if not seen or seen[-1][1] is not anomaly:
-            seen.append((day, anomaly))
+    stored = stored_deliveries(backends, month_of(last - REPLAYED))
+    return [delivery for delivery in stored if delivery.day <= last]
 
 
 def _heard_again(findings: Iterable[Finding], arrivals: Arrivals) -> list[Finding]:
@@ -211,7 +193,7 @@ def count_alerts(
     deliveries = _deliveries(backends, None)
     last = deliveries[-1].day
     first = max(last - COUNTED + DAY, deliveries[0].day)
-    alerts = list(replay(_counted(deliveries, told), Rules(min_daily, min_total, first, None)))
+    alerts = list(alerts_of(_counted(deliveries, told), Rules(min_daily, min_total, first, None)))
     kinds: dict[str, int] = {}
     for alert in alerts:
         kinds[alert.kind] = kinds.get(alert.kind, 0) + 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.backends import Backends
 from app.core.anomaly import Anomaly, Detector
@@ -22,6 +23,8 @@ from app.deliveries import METRIC
 from app.errors import InvalidInput
 
 MOST_SERIES: Final = 20_000
+NEVER: Final = 10**9
+"""A place beyond all days."""
 
 
 @dataclass(frozen=True)
@@ -77,47 +80,88 @@ def scope_object(scope: Scope) -> dict[str, str | None]:
     return dict(scope.parts())
 
 
-def stored_deliveries(backends: Backends) -> list[Delivery]:
+def stored_deliveries(backends: Backends, since: date | None = None) -> list[Delivery]:
     """Stored history as deliveries, the arrival approximated: no store keeps every version of a figure.
 
     A day arrives on that day, each account scaled to the total that the ledger says it was first reported with, and
-    finally after `settling_days`. Raises InvalidInput when nothing is stored.
+    finally after `settling_days`. Each delivery depends on those two days alone, and names every series that any
+    delivery before it had, in the order in which they came. The first is that of `since`, or of the first stored day.
+    Raises InvalidInput when nothing is stored.
     """
+    days = stored_days(backends)
+    settling = timedelta(days=backends.settings.settling_days)
+    first = max(since or days.start, days.start)
+    if first >= days.end:
+        return []
+    asked = DateRange(max(first - settling, days.start), days.end)
+    query = CostQuery(range=asked, metric=METRIC, granularity="daily", group_by=PARTS)
+    frame = backends.costs.rollup().frame(query)
+    return list(deliveries_of(frame, ledgers_of(backends).records, DateRange(first, days.end), settling))
+
+
+def stored_days(backends: Backends) -> DateRange:
+    """From the first to the last day with data. Raises InvalidInput when there is none."""
     days = first_and_last_day(backends)
     if days is None:
         raise InvalidInput("Nothing is stored yet. Ingest first, or name a folder with --deliveries.")
-    query = CostQuery(range=days, metric=METRIC, granularity="daily", group_by=PARTS)
-    frame = backends.costs.rollup().frame(query)
-    settling = backends.settings.settling_days
-    return list(_as_deliveries(frame, ledgers_of(backends).records, days, settling))
+    return days
 
 
-def _as_deliveries(
-    frame: CostFrame, records: dict[date, DayRecord], days: DateRange, settling: int
+def deliveries_of(
+    frame: CostFrame, records: Mapping[date, DayRecord], days: DateRange, settling: timedelta
 ) -> Iterator[Delivery]:
-    keys = [SeriesKey(*group) for group in frame.groups]
-    for place, day in enumerate(days):
-        parts = [_rows(frame, place, _first_shares(keys, records.get(day)))]
-        if settling and place >= settling:
-            parts.append(_rows(frame, place - settling, np.ones(len(keys))))
-        series, usage, amounts = (np.concatenate(column) for column in zip(*parts, strict=True))
-        yield Delivery(day, keys, series, np.datetime64(days.start, "D") + usage, amounts)
+    """The deliveries of `days` as stored_deliveries describes them.
+
+    `frame` has the daily cost by PARTS of these days, and of the `settling` before them where there are such.
+    """
+    begin, late = frame.query.range.start, settling.days
+    there = frame.present & np.isfinite(frame.amounts)
+    skipped = (days.start - begin).days
+    order, came = _order_of_arrival(frame.groups, there, skipped, late)
+    keys = [SeriesKey(*frame.groups[place]) for place in order]
+    there, amounts = there[order], frame.amounts[order]
+    accounts, account = np.unique(np.array([key.account for key in keys], object), return_inverse=True)
+    for number, day in enumerate(days):
+        place = skipped + number
+        series = np.flatnonzero(there[:, place])
+        scaled = amounts[series, place] * _first_shares(accounts.tolist(), records.get(day))[account[series]]
+        parts = [(series, np.full(len(series), place), scaled)]
+        if late and place >= late:
+            series = np.flatnonzero(there[:, place - late])
+            parts.append((series, np.full(len(series), place - late), amounts[series, place - late]))
+        series, usage, costs = (np.concatenate(column) for column in zip(*parts, strict=True))
+        named = keys[: int(np.searchsorted(came, number, "right"))]
+        yield Delivery(day, named, series, np.datetime64(begin, "D") + usage, costs)
 
 
-def _rows(frame: CostFrame, place: int, shares: Any) -> tuple[Any, Any, Any]:
-    amounts = frame.amounts[:, place]
-    series = np.flatnonzero(frame.present[:, place] & np.isfinite(amounts))
-    return series, np.full(len(series), place), amounts[series] * shares[series]
+def _order_of_arrival(
+    groups: Sequence[tuple[str, ...]], there: NDArray[np.bool_], skipped: int, late: int
+) -> tuple[list[int], NDArray[np.int64]]:
+    """The groups that arrive at all by (delivery in which they first do, name), and these deliveries.
+
+    `there` is [group, day]; the first delivery is that of day `skipped`, and brings what is `late` days older too.
+    """
+    usual = _first_true(there[:, skipped:])
+    first = np.minimum(usual, _first_true(there[:, :skipped]) + late - skipped) if skipped else usual
+    order = sorted(np.flatnonzero(there.any(axis=1)).tolist(), key=lambda place: (first[place], groups[place]))
+    return order, first[order]
 
 
-def _first_shares(keys: Sequence[SeriesKey], record: DayRecord | None) -> Any:
-    """First-reported over current total of each series' account; 1 where either is unknown or zero."""
-    shares: dict[str, float] = {}
-    for account, part in record.accounts.items() if record else ():
-        first, current = part.first.amortized_cost, part.current.amortized_cost
+def _first_true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The first place along the last axis; beyond any place where there is none."""
+    found: NDArray[np.int64] = np.where(flags.any(axis=1), flags.argmax(axis=1), NEVER)
+    return found
+
+
+def _first_shares(accounts: Sequence[str], record: DayRecord | None) -> NDArray[np.float64]:
+    """First-reported over current total of each account; 1 where either is unknown or zero."""
+    found = np.ones(len(accounts))
+    for place, account in enumerate(accounts if record else ()):
+        part = record.accounts.get(account) if record else None
+        first, current = (part.first.amortized_cost, part.current.amortized_cost) if part else (None, None)
         if first is not None and current and first / current > 0:
-            shares[account] = float(first / current)
-    return np.array([shares.get(key.account, 1.0) for key in keys])
+            found[place] = float(first / current)
+    return found
 
 
 def reported_range(start: date | None, end: date | None) -> tuple[date | None, date | None]:

@@ -82,8 +82,8 @@ class Anomaly:
 
 
 @dataclass
-class _Known:
-    """An anomaly with what is needed to carry it on: its series, its place in time, dollars so far of each series.
+class Known:
+    """An anomaly with what is needed to carry it on: its series, its places in time, dollars so far of each series.
 
     `about` is the place of `anomaly.date`. `members`, `days` and `counted` are the series and days in the dollars, and
     with what cost each was counted: what is known of it later is put in its place.
@@ -105,6 +105,16 @@ class _Known:
         self.members = np.concatenate([self.members, np.asarray(members, np.int64)])
         self.days = np.concatenate([self.days, np.full(len(members), day, np.int64)])
         self.counted = np.concatenate([self.counted, cost])
+
+
+@dataclass
+class Conclusions:
+    """All that a detector knows beside what has arrived: what goes on in each series, what it told, whose data is late."""
+
+    incidents: Incidents = field(default_factory=Incidents)
+    known: list[Known] = field(default_factory=list)
+    silent_accounts: set[int] = field(default_factory=set)
+    """Codes of accounts (Arrivals.name_of)."""
 
 
 def severity_of(impact: float, materiality: Materiality) -> Severity:
@@ -135,13 +145,27 @@ class Detector:
         self.arrivals = Arrivals()
         self._min = (min_daily, min_total)
         self._thresholds = thresholds or Thresholds()
-        self._incidents = Incidents()
-        self._known: list[_Known] = []
-        self._silent_accounts: set[int] = set()
+        self.conclusions = Conclusions()
 
     @property
     def anomalies(self) -> list[Anomaly]:
         return [known.anomaly for known in self._known]
+
+    @property
+    def _incidents(self) -> Incidents:
+        return self.conclusions.incidents
+
+    @property
+    def _known(self) -> list[Known]:
+        return self.conclusions.known
+
+    def resume(self, deliveries: Sequence[Delivery], conclusions: Conclusions) -> None:
+        """Go on after deliveries that a detector with the same settings concluded this from; they are not judged again."""
+        if deliveries:
+            self.arrivals.make_room(len(deliveries[-1].keys), (deliveries[-1].day - deliveries[0].day).days + AGES)
+        for delivery in deliveries:
+            self.arrivals.deliver(delivery)
+        self.conclusions = conclusions
 
     def deliver(self, delivery: Delivery) -> list[Anomaly]:
         """Take what arrived on a day and judge it."""
@@ -254,7 +278,7 @@ class Detector:
                 size = abs(float(np.log(max(0.02, cost / max(expected, 1e-9)))))
             self._incidents.begin(own.get(member, suspect), member, today, size)
 
-    def _incident_of(self, suspect: Suspect, scope: Scope) -> _Known | None:
+    def _incident_of(self, suspect: Suspect, scope: Scope) -> Known | None:
         """The incident that this is a late part of: one of the last days, or one of the same wide scope that goes on."""
         today = self.arrivals.days - 1
         start = today - suspect.oldest
@@ -271,10 +295,10 @@ class Detector:
                 return known
         return None
 
-    def _goes_on(self, known: _Known) -> bool:
+    def _goes_on(self, known: Known) -> bool:
         return bool(self._incidents.open[list(known.impacts)].any())
 
-    def _belongs(self, known: _Known, suspect: Suspect, apart: int) -> bool:
+    def _belongs(self, known: Known, suspect: Suspect, apart: int) -> bool:
         key, lead = self.arrivals.keys[suspect.series], self.arrivals.keys[known.lead]
         both_new = suspect.kind == known.anomaly.kind == "new_cost"
         if both_new != ("new_cost" in (suspect.kind, known.anomaly.kind)):
@@ -316,7 +340,7 @@ class Detector:
             root_causes=self._causes(scope, impacts),
         )
         about = today - age
-        known = _Known(anomaly, suspect.series, suspect.sign, today - suspect.oldest, today, about, impacts, about)
+        known = Known(anomaly, suspect.series, suspect.sign, today - suspect.oldest, today, about, impacts, about)
         for older in range(age, suspect.oldest + 1):
             there = [member for member in members if recent.known[older, member]]
             known.count(there, today - older, recent.cost[older, there])
@@ -348,7 +372,7 @@ class Detector:
             if not self._goes_on(known):
                 known.anomaly = replace(known.anomaly, state="resolved")
 
-    def _add_day(self, watched: Watched, known: _Known, day: int, age: int) -> None:
+    def _add_day(self, watched: Watched, known: Known, day: int, age: int) -> None:
         incidents, recent = self._incidents, watched.recent
         members = [
             member
@@ -379,7 +403,7 @@ class Detector:
             state="ongoing",
         )
 
-    def _correct(self, watched: Watched, known: _Known) -> None:
+    def _correct(self, watched: Watched, known: Known) -> None:
         """Put what is known now in place of what its days were counted with: estimates of incomplete days, and figures
         that were restated since. What was expected of them stays."""
         cost, recent = self.arrivals.known[known.members, known.days], watched.recent
@@ -416,8 +440,8 @@ class Detector:
     def _notices(self, silent: set[tuple[int, int]], baseline: Baseline) -> list[Anomaly]:
         """One notice when an account's data stops arriving; nothing of it is judged meanwhile."""
         accounts = {account for account, _ in silent}
-        fresh = sorted(accounts - self._silent_accounts)
-        self._silent_accounts = accounts
+        fresh = sorted(accounts - self.conclusions.silent_accounts)
+        self.conclusions.silent_accounts = accounts
         return [
             self._notice(account, min(day for code, day in silent if code == account), baseline) for account in fresh
         ]
@@ -431,7 +455,7 @@ class Detector:
             len(self._known), scope, "data_outage", when, when, self.arrivals.day_at(today),
             expected, 0.0, expected, 0.0, 0.0, "low", root_causes=(scope,),
         )  # fmt: skip
-        self._known.append(_Known(notice, int(mine.argmax()), 0, day, today, day))
+        self._known.append(Known(notice, int(mine.argmax()), 0, day, today, day))
         return notice
 
 

@@ -92,7 +92,7 @@ class Arrivals:
         today = self.place_of(delivery.day)
         series = self._places(delivery.keys)[delivery.series]
         days = (delivery.days - np.datetime64(self.first, "D")).astype(np.int64)
-        self._make_room(len(self.keys), today + 1)
+        self.make_room(len(self.keys), today + 1)
         self.days = today + 1
         inside = days >= 0
         self._known[series[inside], days[inside]] = delivery.amounts[inside]
@@ -100,19 +100,23 @@ class Arrivals:
             self._at_age[age, :, today - age] = self._known[:, today - age]
 
     def _places(self, keys: Sequence[SeriesKey]) -> Places:
-        fresh = [key for key in keys if key not in self._place]
-        self._place.update(zip(fresh, range(len(self.keys), len(self.keys) + len(fresh)), strict=True))
+        """Where the keys are; new ones come last. Most deliveries name what the one before named, in the same order."""
+        have = len(self.keys)
+        same = list(keys[:have]) == self.keys[: len(keys)]
+        fresh = list(keys[have:]) if same else [key for key in keys if key not in self._place]
+        self._place.update(zip(fresh, range(have, have + len(fresh)), strict=True))
         self.keys.extend(fresh)
         if fresh:
             columns = [self._coded(fresh, number) for number in range(len(PARTS))]
             self.codes = np.concatenate([self.codes, np.array(columns, np.int64)], axis=1)
-        return np.array([self._place[key] for key in keys], np.int64)
+        return np.arange(len(keys)) if same else np.array([self._place[key] for key in keys], np.int64)
 
     def _coded(self, keys: Sequence[SeriesKey], part: int) -> list[int]:
         known = self._names[part]
         return [known.setdefault(getattr(key, PARTS[part]), len(known)) for key in keys]
 
-    def _make_room(self, series: int, days: int) -> None:
+    def make_room(self, series: int, days: int) -> None:
+        """For what will come: growing as it comes copies all there is again and again."""
         self._known = grown(self._known, series, days, 0.0)
         self._at_age = grown(self._at_age, series, days, np.nan)
 

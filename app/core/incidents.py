@@ -32,6 +32,8 @@ REVIEWED_AGES: Final = 4
 CALM: Final = slice(3, 13)
 """The ages over which an adopted level must hold before something else on it can be told."""
 UNKNOWN_LEVEL: Final = -9.0
+BY_SERIES: Final = ("open", "adopted", "fresh", "sign", "start", "last", "regime", "size", "former")
+"""The arrays that have one value a series."""
 
 
 class Incidents:
@@ -53,7 +55,7 @@ class Incidents:
 
     def make_room(self, series: int, days: int) -> None:
         more = series - len(self.open)
-        for name in ("open", "adopted", "fresh", "sign", "start", "last", "regime", "size", "former"):
+        for name in BY_SERIES:
             array = getattr(self, name)
             filled = np.full(more, -1 if name == "last" else 0, array.dtype)
             setattr(self, name, np.concatenate([array, filled]))
