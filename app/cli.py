@@ -12,7 +12,7 @@ from datetime import date
 from functools import wraps
 from math import isfinite
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, Final, TextIO
 
 import click
 
@@ -43,13 +43,27 @@ def told_in_one_line(command: Command) -> Command:
         try:
             return command(*args, **kwargs)
         except SpendscopeError as error:
-            click.echo(f"spendscope: {error.message}", err=True)
+            complain(error.message)
             sys.exit(2 if isinstance(error, (CannotStart, InvalidInput)) else 1)
         except ModuleNotFoundError as error:
-            click.echo(f"spendscope: the package {error.name} is missing. Run `make setup`.", err=True)
+            complain(f"the package {error.name} is missing. Run `make setup`.")
             sys.exit(2)
 
     return told
+
+
+SERVING: Final = ("web", "worker", "scheduler")
+"""Commands whose stderr is a log that programs may read."""
+
+
+def complain(message: str) -> None:
+    """The last line of a command that failed."""
+    from app.logs import writes_json
+
+    if click.get_current_context().info_name in SERVING and writes_json():
+        logging.getLogger("app").critical(message)
+    else:
+        click.echo(f"spendscope: {message}", err=True)
 
 
 @contextmanager
