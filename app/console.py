@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from app.errors import CannotStart, InvalidInput, SpendscopeError
 
 Command = Callable[..., Any]
+
+SERVING: Final = ("web", "worker", "scheduler")
+"""Commands whose stderr is a log that programs may read."""
 
 
 def say(text: str) -> None:
@@ -26,10 +30,20 @@ def told_in_one_line(command: Command) -> Command:
         try:
             return command(*args, **kwargs)
         except SpendscopeError as error:
-            click.echo(f"spendscope: {error.message}", err=True)
+            complain(error.message)
             sys.exit(2 if isinstance(error, (CannotStart, InvalidInput)) else 1)
         except ModuleNotFoundError as error:
-            click.echo(f"spendscope: the package {error.name} is missing. Run `make setup`.", err=True)
+            complain(f"the package {error.name} is missing. Run `make setup`.")
             sys.exit(2)
 
     return told
+
+
+def complain(message: str) -> None:
+    """The last line of a command that failed."""
+    from app.logs import writes_json
+
+    if click.get_current_context().info_name in SERVING and writes_json():
+        logging.getLogger("app").critical(message)
+    else:
+        click.echo(f"spendscope: {message}", err=True)

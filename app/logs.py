@@ -180,6 +180,11 @@ def configure(level: str, form: str, secrets: Iterable[str] = ()) -> None:
     threading.excepthook = lambda found: _uncaught(found.exc_type, found.exc_value, found.exc_traceback)
 
 
+def writes_json() -> bool:
+    """Whether `configure` was told to write for machines."""
+    return any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger().handlers)
+
+
 def _uncaught(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
     if error is None or issubclass(kind, (KeyboardInterrupt, SystemExit)):
         sys.__excepthook__(kind, error or kind(), trace)

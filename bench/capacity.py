@@ -24,7 +24,7 @@ from app.adapters.parquet import ParquetCostStore
 from bench.files import daily_csv
 from bench.pages import ask, draw_request, free_port
 
-SIZES: Final = ((1_000, 31), (20_000, 15), (200_000, 4))
+SIZES: Final = ((1_000, 31), (20_000, 15), (200_000, 4), (1_000_000, 2))
 """Rows a day, and days."""
 
 MB: Final = 2**20
@@ -129,7 +129,7 @@ def at_rest(store: Path) -> tuple[int, int]:
     long_ago = time.time() - 86_400
     for path in (store / "costs").rglob("*"):
         os.utime(path, (long_ago, long_ago))
-    ParquetCostStore(store / "costs").prepare()
+    ParquetCostStore(store / "costs", retention_days=0).prepare()
     return bytes_in(store / "costs"), sum(path.stat().st_blocks * 512 for path in store.glob("metadata.sqlite*"))
 
 

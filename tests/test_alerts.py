@@ -70,6 +70,16 @@ def test_a_quarantined_file_is_told_once_with_its_reason(here: Deployment) -> No
     assert tell_what_happened(here.world) == 1, "other bytes are another event"
 
 
+def test_what_another_source_refused_is_not_told(here: Deployment) -> None:
+    day = here.clock.now.date() - timedelta(days=1)
+    put(here, day, "a,S,r,not-a-number,1,1,1")
+    [refused] = here.world.metadata.ingestions(limit=1, status="quarantined").items
+    here.world.metadata.put_ingestion(replace(refused, source="file:///elsewhere/"))
+    assert tell_what_happened(here.world) == 0
+    here.world.metadata.put_ingestion(refused)
+    assert tell_what_happened(here.world) == 1
+
+
 def test_a_complete_day_that_is_restated_is_told_once_with_its_accounts(here: Deployment) -> None:
     day = here.clock.now.date() - timedelta(days=10)
     put(here, day, "a,S,r,100,1,1,1", "b,S,r,50,1,1,1")

@@ -234,6 +234,17 @@ def test_no_source_and_no_demo_is_refused(tmp_path: Path) -> None:
     told_in_one_line(run(["up", "--no-demo"], environment(tmp_path)), "SPENDSCOPE_SOURCE")
 
 
+def test_a_process_that_cannot_start_says_so_in_the_form_of_its_log(tmp_path: Path) -> None:
+    given = environment(tmp_path, SPENDSCOPE_LOG_FORMAT="json", REDIS_URL="ftp://nowhere")
+    done = run(["worker"], given)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    record = json.loads(line)
+    assert record["level"] == "critical"
+    assert record["message"].startswith("REDIS_URL is not a redis://")
+    told_in_one_line(run(["ingest"], given), "spendscope: ")
+
+
 def test_a_missing_package_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "pyarrow").mkdir()
     (tmp_path / "pyarrow" / "__init__.py").write_text("raise ModuleNotFoundError('gone', name='pyarrow')")

@@ -253,6 +253,12 @@ def test_a_refused_file_has_reason_line_value_and_the_ways_out(backends: Backend
     )
 
 
+def test_a_file_of_a_source_that_is_read_no_more_is_not_listed(backends: Backends) -> None:
+    [item] = look(backends, read("", TODAY)).quarantined
+    backends.metadata.put_ingestion(replace(item, id="elsewhere", source="file:///elsewhere/"))
+    assert look(backends, read("", TODAY)).quarantined == [item]
+
+
 def test_a_file_that_was_mended_or_put_back_is_no_longer_listed(backends: Backends) -> None:
     good = day_file("111", "222")
     other = TODAY - timedelta(days=5)
