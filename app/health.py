@@ -10,12 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from app.agreement import compared
-from app.backends import Backends, open_backends, store_dir
-from app.config import Settings
+from app.backends import Backends, open_backends, open_identities, store_dir
+from app.config import Settings, is_loopback
 from app.core.jobs import FINAL
 from app.core.periods import EARLIEST, LATEST
+from app.core.signon import grants_from
 from app.costs import first_and_last_day, kept_since, ledgers_of
 from app.errors import SpendscopeError
 from app.ingest import ANNOUNCED, LISTED, UNREADABLE
@@ -201,6 +203,7 @@ def examine(settings: Settings) -> list[Finding]:
         findings.append(
             Finding("note", "source", "Serving the sample organisation. Set SPENDSCOPE_SOURCE for your own data.")
         )
+    findings += _sign_on(settings)
     try:
         parts = check_parts(backends := open_backends(settings))
     except SpendscopeError as error:
@@ -231,6 +234,38 @@ def _agreement(backends: Backends, parts: Mapping[str, PartHealth]) -> list[Find
             f"first {found.wrong[0]}. Take them from the files once more: `spendscope ingest --again`.",
         )
     ]
+
+
+def _sign_on(settings: Settings) -> list[Finding]:
+    """Whether people can sign in at the identity provider, as far as can be seen from here."""
+    part = "signon"
+    try:
+        identities = open_identities(settings)
+        if identities is None:
+            return [Finding("ok", part, "No single sign-on: users have passwords here.")]
+        found = [Finding("ok", part, identities.check())]
+    except SpendscopeError as error:
+        return [Finding("wrong", part, error.message)]
+    if not settings.behind_tls and not is_loopback(urlsplit(settings.public_url).hostname or ""):
+        found.append(
+            Finding(
+                "wrong",
+                part,
+                f"SPENDSCOPE_PUBLIC_URL {settings.public_url} is not https: providers refuse to send people there, and "
+                "sessions could be read on the way.",
+            )
+        )
+    if not any(grant.role == "admin" for grant in grants_from(settings.oidc_roles)):
+        found.append(
+            Finding(
+                "note",
+                part,
+                "SPENDSCOPE_OIDC_ROLES makes nobody an admin: only `spendscope user add NAME --role admin` does.",
+            )
+        )
+    if "openid" not in settings.oidc_scopes.split():
+        found.append(Finding("wrong", part, "SPENDSCOPE_OIDC_SCOPES does not hold `openid`: no ID token would come."))
+    return found
 
 
 def _tried(part: str, check: Callable[[], None], good: str) -> Finding:

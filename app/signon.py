@@ -11,9 +11,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
-
-from cryptography.fernet import Fernet, InvalidToken
+from typing import TYPE_CHECKING, Final
 
 from app import access
 from app.access import UNKNOWN, Visitor
@@ -23,6 +21,9 @@ from app.core.people import User
 from app.core.signon import Identity, granted, grants_from, login_name
 from app.errors import Conflict, NotFound, Unauthenticated
 from app.ports import IdentityProvider, SignOnAnswer
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 SIGN_ON: Final = "sign-on"
 HOW: Final = "single sign-on"
@@ -155,6 +156,9 @@ def _no_role(identity: Identity) -> str:
 
 
 def _cipher(key: bytes) -> Fernet:
+    # Imported when somebody signs on: most web processes never need it.
+    from cryptography.fernet import Fernet
+
     digest = hmac.new(key, b"seal\0id token", hashlib.sha256).digest()
     return Fernet(base64.urlsafe_b64encode(digest))
 
@@ -165,6 +169,8 @@ def _sealed(key: bytes, text: str) -> str:
 
 def _opened(key: bytes, sealed: str) -> str:
     """ "" where it cannot be read: the key has changed since."""
+    from cryptography.fernet import InvalidToken
+
     try:
         return _cipher(key).decrypt(sealed.encode()).decode() if sealed else ""
     except InvalidToken:

@@ -9,6 +9,8 @@ import pytest
 
 from app.adapters.redislimits import RedisLimits
 from app.adapters.rq import private_url
+from app.backends import open_for_web
+from app.config import read_settings
 from app.errors import CannotStart, Unavailable
 from app.limits import MOST_KEPT, REST_SECONDS, FallingBack, MemoryLimits, wait_for
 from app.ports import Limits
@@ -74,3 +76,11 @@ def test_processes_count_together_and_survive_redis(tmp_path: Path) -> None:
 def test_no_url_at_all_is_refused() -> None:
     with pytest.raises(CannotStart, match="REDIS_URL"):
         RedisLimits("nonsense")
+
+
+def test_the_web_process_counts_with_all_others(tmp_path: Path) -> None:
+    """Not each for itself: N processes would allow N times as much."""
+    opened = open_for_web(read_settings({}, data_dir=tmp_path))
+    assert isinstance(opened.limits, FallingBack)
+    assert opened.identities is None
+    opened.metadata.close()

@@ -597,6 +597,22 @@ def test_whatever_the_provider_answers_it_is_a_page_and_never_a_500(
     assert client.get("/login").status_code == 200
 
 
+@pytest.mark.parametrize("where", ["document", "keys", "token"])
+def test_no_answer_is_read_without_end_however_good_it_is(sso: Door, provider: FakeProvider, where: str) -> None:
+    padding = "y" * oidc.MOST_BYTES
+    if where == "document":
+        provider.discovery = lambda d: {**d, "x": padding}
+    elif where == "keys":
+        provider.keys = [RSA, {"kty": "unknown", "x": padding}]
+    else:
+        provider.token_answer = lambda a: {**a, "x": padding}
+    client = sso.client()
+    answer = client.get("/login/sso")
+    if where != "document":
+        answer = come_back(client, led_back(answer.headers["Location"]))
+    assert "more than 512 KiB" in refused(sso, answer, 503)
+
+
 @pytest.mark.parametrize("path", [CONFIGURATION, "/keys"])
 def test_a_provider_that_sends_a_byte_now_and_then_does_not_hold_us(
     sso: Door, provider: FakeProvider, path: str

@@ -33,7 +33,7 @@ def build(folder: Path) -> list[Object]:
     given = read(folder)
     objects = [found for name in given.get("resources", []) for found in _resource(folder / name)]
     for component in given.get("components", []):
-        objects = _changed(objects, folder / component)
+        objects = with_component(objects, folder / component)
     return _apply(objects, folder, given)
 
 
@@ -52,7 +52,7 @@ def documents(path: Path) -> list[Object]:
     return [found for found in yaml.safe_load_all(path.read_text("utf-8")) if found]
 
 
-def _changed(objects: list[Object], component: Path) -> list[Object]:
+def with_component(objects: list[Object], component: Path) -> list[Object]:
     given = read(component)
     added = [found for name in given.get("resources", []) for found in _resource(component / name)]
     return _apply([*objects, *added], component, given)

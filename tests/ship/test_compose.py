@@ -101,7 +101,7 @@ def test_a_container_is_locked_down(compose: Any, name: str) -> None:
     assert not any("docker.sock" in str(volume) for volume in service["volumes"])
 
 
-@pytest.mark.parametrize("files", [(), ("compose.s3.yaml",)])
+@pytest.mark.parametrize("files", [(), ("compose.s3.yaml",), ("compose.sso.yaml",)])
 def test_nothing_is_published_beyond_loopback(files: tuple[str, ...]) -> None:
     services = merged("compose.yaml", *files)["services"]
     published = {name: port for name, service in services.items() for port in service.get("ports", [])}
@@ -160,7 +160,7 @@ def redis_command() -> list[str]:
     return command
 
 
-@pytest.mark.parametrize("files", [(), ("compose.s3.yaml",)])
+@pytest.mark.parametrize("files", [(), ("compose.s3.yaml",), ("compose.sso.yaml",)])
 @pytest.mark.parametrize("name", OURS)
 def test_every_setting_is_one_of_ours_and_is_read(name: str, files: tuple[str, ...], tmp_path: Path) -> None:
     given = merged("compose.yaml", *files)["services"][name]["environment"]
@@ -175,8 +175,23 @@ def test_every_setting_is_one_of_ours_and_is_read(name: str, files: tuple[str, .
 
 
 def filled_in(value: str) -> str:
-    """As Compose does with an empty environment, but for the source, which it asks for."""
-    return re.sub(r"\$\{SPENDSCOPE_SOURCE:\?[^}]*\}", "s3://bucket/costs/", re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value))
+    """As Compose does with an empty environment, but for what it asks for."""
+    asked_for = {
+        "SOURCE": "s3://bucket/costs/",
+        "OIDC_ISSUER": "https://login.example.org",
+        "OIDC_CLIENT_ID": "x",
+        "OIDC_ROLES": "finops=editor",
+    }
+    value = re.sub(r"\$\{SPENDSCOPE_(\w+):\?[^}]*\}", lambda found: asked_for[found[1]], value)
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+
+
+def test_single_sign_on_gets_its_secret_as_a_file() -> None:
+    overlay = loaded("compose.sso.yaml")
+    assert specified((ROOT / "compose.sso.yaml").read_text("utf-8"))
+    [secret] = overlay["services"]["web"]["secrets"]
+    assert overlay["services"]["web"]["environment"]["SPENDSCOPE_OIDC_CLIENT_SECRET_FILE"] == secret["target"]
+    assert secret["source"] in overlay["secrets"]
 
 
 def test_every_file_of_a_secret_is_given_to_who_reads_it(compose: Any) -> None:

@@ -17,12 +17,13 @@ from pydantic import SecretStr
 
 import app
 from app.adapters.rq import QUEUE
+from app.backends import open_identities
 from app.config import Settings, environment_name, read_settings
 from app.core.access import Permission
 from app.errors import CannotStart
 from app.gate import RULES
 from app.launcher import check_address
-from tests.ship.kustomize import Object, build, containers_of, documents, pod_of
+from tests.ship.kustomize import Object, build, containers_of, documents, pod_of, with_component
 
 K8S = Path(__file__).parent.parent.parent / "k8s"
 BUILT = ("base", "overlays/minikube", "overlays/production")
@@ -350,6 +351,23 @@ def test_the_settings_are_read(name: str, tmp_path: Path) -> None:
     assert settings.influxdb_token
     assert str(settings.data_dir) == "/var/lib/spendscope"
     assert settings.serves_demo == (name != "overlays/production")
+
+
+def test_single_sign_on_is_a_component_whose_settings_are_read(tmp_path: Path) -> None:
+    objects = with_component(build(K8S / "overlays/production"), K8S / "components/sign-on")
+    (data,) = (f["data"] for f in objects if f["kind"] == "ConfigMap" and f["metadata"]["name"] == "spendscope")
+    added = set(data) - set(named("spendscope", "ConfigMap", "overlays/production")["data"])
+    assert {variable.removesuffix("_FILE") for variable in added} <= {
+        environment_name(f) for f in Settings.model_fields
+    }
+    # Every pod of ours mounts the whole Secret; the example of it names the key.
+    secret = data["SPENDSCOPE_OIDC_CLIENT_SECRET_FILE"].removeprefix("/run/secrets/spendscope/")
+    assert secret in (K8S / "components/external-secrets/externalsecrets.yaml").read_text("utf-8")
+    file = tmp_path / "secret"
+    file.write_text("redis://made-up")
+    settings = read_settings({key: str(file) if key.endswith("_FILE") else value for key, value in data.items()})
+    assert settings.behind_tls
+    assert open_identities(settings) is not None
 
 
 def test_the_web_server_may_listen_for_its_service_because_somebody_can_sign_in(tmp_path: Path) -> None:

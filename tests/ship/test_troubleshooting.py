@@ -15,7 +15,7 @@ from app.health import examine
 
 ROOT: Final = Path(__file__).parent.parent.parent
 OPENED: Final = re.findall(
-    r"def open_(?:source|costs|metadata|queue)\(.*?(?=\ndef |\Z)",
+    r"def open_(?:source|costs|metadata|queue|identities)\(.*?(?=\ndef |\Z)",
     (ROOT / "app/backends.py").read_text("utf-8"),
     re.DOTALL,
 )
@@ -24,6 +24,7 @@ FILES: Final = (
     "app/health.py",
     "app/launcher.py",
     "app/config.py",
+    "app/backends.py",
     *(f"app/adapters/{part}.py" for part in sorted({*PARTS})),
 )
 SAYS: Final = frozenset({"Unavailable", "BadCredentials", "CannotStart", "SpendscopeError", "Finding", "PartHealth"})
@@ -32,6 +33,7 @@ ASKED_BY_DOCTOR: Final = frozenset(
         "examine", "_agreement", "_health", "_workers", "check_address", "check_sign_in", "_file_value",
         "check", "__init__", "directory_of", "connect", "answers", "_silent", "_client",
         "_failure", "_failures", "_refusal", "_denied", "_asked", "_problem", "_query",
+        "_sign_on", "open_identities", "_ask_discovery", "_endpoint", "_json", "_ask", "_fresh", "_key_set",
     }
 )  # fmt: skip
 """Functions that opening the parts and asking how they are runs through."""
