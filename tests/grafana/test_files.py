@@ -98,6 +98,7 @@ UIDS = {
     "spendscope-teams",
     "spendscope-webhook",
     "spendscope-email",
+    "spendscope-back",
     "spendscope-spend-spike",
     "spendscope-budget-near",
     "spendscope-budget-over",

@@ -342,3 +342,19 @@ def test_no_secret_is_logged(grafana: StandIn, caplog: pytest.LogCaptureFixture)
     push(grafana)
     for secret in (TOKEN, SECRET, INFLUX, "secret-path"):
         assert secret not in caplog.text
+
+
+def test_grafana_is_told_to_hand_its_alerts_back(grafana: StandIn) -> None:
+    url = "https://spend.example.org/api/v1/alerts/grafana"
+    shown = push(grafana, SPENDSCOPE_ALERT_BACK_URL=url, SPENDSCOPE_ALERT_BACK_TOKEN=SECRET)
+    assert "created    contact point back" in shown.output
+    assert SECRET not in shown.output
+    back = grafana.contacts["spendscope-back"]
+    assert (back["type"], back["name"]) == ("webhook", "Spendscope")
+    assert back["settings"] == {
+        "url": url,
+        "httpMethod": "POST",
+        "authorization_scheme": "Bearer",
+        "authorization_credentials": SECRET,
+        "maxAlerts": 100,
+    }
