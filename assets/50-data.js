@@ -457,6 +457,7 @@
     }
   }
   setInterval(tellTime, 15000);
+  Object.assign(window.spendscope, { tellTime });
   let told = false;
   new MutationObserver(() => {
     if (told || !page()) return;

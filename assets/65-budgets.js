@@ -74,6 +74,7 @@
   let form = null; // what it is made of: { what, value, read, notice, said, preview }
 
   function beside() {
+    window.spendscope.tellTime();
     const place = document.getElementById("budget-form");
     if (!place) return;
     const asked = drawn.form, key = asked ? JSON.stringify([asked.what, asked.value && asked.value.id, asked.value && asked.value.revision, asked.about]) : "";
