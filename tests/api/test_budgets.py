@@ -27,9 +27,7 @@ SPEND = {"name": "Over", "kind": "threshold", "per": "day", "amount": "700"}
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("built") / "root"
-    found.build(root)
-    return root
+    return found.built_once(tmp_path_factory)
 
 
 @pytest.fixture
@@ -74,7 +72,7 @@ def test_a_budget_is_kept_with_its_figures(client: FlaskClient) -> None:
     ]
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     account=st.lists(st.sampled_from(ACCOUNTS), unique=True),
     service=st.lists(st.sampled_from(SERVICES), unique=True),

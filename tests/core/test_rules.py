@@ -318,13 +318,13 @@ SPEND_RULES = [
 
 
 @pytest.mark.parametrize("asked", SPEND_RULES, ids=lambda one: f"{one.kind}-{one.per}-{one.direction}")
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(steps=STEPS)
 def test_no_history_makes_a_rule_fire_twice_for_one_episode(asked: Rule, steps: list[tuple[str, int, int]]) -> None:
     never_twice(steps, asked, lambda figures, now: Facts(now, figures), lambda now: window_of(asked, now))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(steps=STEPS)
 def test_no_history_makes_a_budget_fire_twice_in_a_period(steps: list[tuple[str, int, int]]) -> None:
     team = budget(800, thresholds=(Threshold(Decimal(50)), Threshold(Decimal(100)), Threshold(Decimal(90), "forecast")))
