@@ -55,8 +55,6 @@ COUNTED_DAYS: Final = 365
 BY_SPEND: Final = ("threshold", "change", "budget_burn")
 KEPT: Final = timedelta(days=800)
 """How long alerts that are over stay listed."""
-LATE: Final = timedelta(days=14)
-"""A day that was first reported later than this came with a history: when it would have arrived is not known."""
 
 
 @dataclass(frozen=True)
@@ -309,15 +307,7 @@ _OF_FILES: Final = "Counted from the refused files of the ledger, each version o
 
 def _stale_before(ledgers: Ledgers, rule: Rule, days: DateRange, now: datetime) -> Iterator[AlertRecord]:
     """From each day's arrival to the next one's: an episode where that took longer than the rule's hours."""
-    wanted = set(rule.scope.account)
-    arrivals = []
-    for day, record in ledgers.records.items():
-        reported = [part.first_reported for name, part in record.accounts.items() if not wanted or name in wanted]
-        if reported:
-            ended = datetime.combine(day + DAY, time(), UTC)
-            first = min(reported)
-            arrivals.append((max(first, ended) if first - ended <= LATE else ended, day))
-    arrivals.sort()
+    arrivals = sorted(_arrivals(ledgers, set(rule.scope.account)))
     newest: date | None = None
     for place, (_, day) in enumerate(arrivals):
         newest = day if newest is None else max(newest, day)
@@ -331,6 +321,20 @@ def _stale_before(ledgers: Ledgers, rule: Rule, days: DateRange, now: datetime) 
                 Decimal(int((until - fired) / timedelta(hours=1)) + (rule.hours or 0)), Decimal(rule.hours or 0),
                 rule.scope.account, (), fired, over,
             )  # fmt: skip
+
+
+def _arrivals(ledgers: Ledgers, accounts: set[str]) -> Iterator[tuple[datetime, date]]:
+    """(when it was first reported, day). What had ended before anything was reported came with a history: when it would
+    have arrived is not known, and it counts as on time."""
+    reported = {
+        day: min(part.first_reported for name, part in record.accounts.items() if not accounts or name in accounts)
+        for day, record in ledgers.records.items()
+        if any(not accounts or name in accounts for name in record.accounts)
+    }
+    began = min(reported.values(), default=None)
+    for day, first in reported.items():
+        ended = datetime.combine(day + DAY, time(), UTC)
+        yield (ended if began is None or ended <= began else max(first, ended)), day
 
 
 def _as_alert(rule: Rule, one: Ingestion) -> AlertRecord:

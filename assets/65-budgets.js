@@ -74,6 +74,7 @@
   let form = null; // what it is made of: { what, value, read, notice, said, preview }
 
   function beside() {
+    window.spendscope.tellTime();
     const place = document.getElementById("budget-form");
     if (!place) return;
     const asked = drawn.form, key = asked ? JSON.stringify([asked.what, asked.value && asked.value.id, asked.value && asked.value.revision, asked.about]) : "";
@@ -85,6 +86,7 @@
     place.replaceChildren(form.element);
     const title = place.querySelector("h2");
     title.focus({ preventScroll: true });
+    setTimeout(() => { if (title.isConnected && !place.contains(document.activeElement)) title.focus({ preventScroll: true }); }, 160); // after the page's own care for lost focus
     if (innerWidth < 1200) place.scrollIntoView({ block: "start", behavior: "auto" });
     if (form.opened) form.opened();
   }
@@ -322,7 +324,7 @@
   }
 
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && page() && event.target.closest && event.target.closest("#budget-form")) close();
+    if (event.key === "Escape" && page() && form) close();
   });
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, { spendscope_budgets: { paint } });

@@ -10,6 +10,8 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from app.backends import Backends
 from app.ingest import ingest_object
 from tests.api.conftest import backends_at, empty_backends
@@ -47,6 +49,18 @@ def build(root: Path, last: date = LAST) -> None:
     for number in range((last - FIRST).days + 1):
         take(backends, FIRST + number * DAY, day_file(FIRST + number * DAY))
     backends.metadata.close()
+
+
+_BUILT: list[Path] = []
+
+
+def built_once(factory: pytest.TempPathFactory) -> Path:
+    """One deployment a test process, to be copied and never changed."""
+    if not _BUILT:
+        root = factory.mktemp("found") / "built"
+        build(root)
+        _BUILT.append(root)
+    return _BUILT[0]
 
 
 @contextmanager

@@ -79,7 +79,7 @@ EMAIL = '[[channel]]\nname = "a"\ntype = "email"\nhost = "h"\nsender = "a@b.exam
         (SLACK.replace('"a"', '"A b"'), "channel 'A b': name is wrong"),
         (SLACK + SLACK, "two channels are named a"),
         (SLACK + 'url_file = "slack-url"\n', "give url or url_file, not both"),
-        (SLACK + 'kinds = ["budget"]\n', "kinds.0 is wrong"),
+        (SLACK + 'kinds = ["rumour"]\n', "kinds.0 is wrong"),
         (SLACK + 'kinds = ["digest"]\n', "kinds digest cannot be chosen"),
         (SLACK + 'least_severity = "low"\n', "least_severity is wrong"),
         (SLACK + 'time_zone = "Mars/Base"\n', "time_zone is not the name of a time zone"),

@@ -16,10 +16,11 @@ from app.core.budgets import Budget, Threshold
 from app.core.projection import NotProjected
 from app.core.rules import AlertRecord, Rule
 from app.core.spend import SpendScope
-from app.judging import judge, judge_when_drained
+from app.judging import judge, judge_when_drained, submit_judge
 from app.notifications import met
 from tests.faults.test_notifier import Deployment, Recording, deployment
 from tests.test_alerts import channel, put, told
+from workers.jobs import HANDLERS, run_job
 
 
 @pytest.fixture
@@ -211,6 +212,18 @@ def test_rules_are_judged_once_a_version_and_once_an_hour(here: Deployment) -> N
     assert (judged is not None, len(jobs)) == (True, 1)
     assert judge_when_drained(here.world, judged) == judged
     assert judge_when_drained(here.world) is None, "while a look is not done"
+
+
+def test_a_worker_judges_by_a_job_and_again_changes_nothing(here: Deployment) -> None:
+    rule(here)
+    fill(here, 200)
+    for status in ("done", "done-noop"):
+        job = submit_judge(here.world)
+        run_job(here.world, job.id, HANDLERS)
+        done = here.world.metadata.job(job.id)
+        assert done is not None
+        assert (done.status, done.result["open"]) == (status, 1)
+    assert len(kept(here)) == 1
 
 
 def test_a_channel_that_is_new_hears_of_nothing_old(here: Deployment) -> None:

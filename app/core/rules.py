@@ -494,18 +494,20 @@ def replayed(
 ) -> list[AlertRecord]:
     """The alerts a rule on spend or on a budget would have raised on the mornings of `days`, oldest first.
 
-    Each morning is judged with what had arrived (core.spend.Arrived), by the same steps as in earnest.
+    Each morning is judged with what had arrived (core.spend.Arrived), by the same steps as in earnest. What held the
+    morning before the first one was told before.
     """
-    asked = replace(rule, on=True, since=days.start)
+    asked = replace(rule, on=True, since=days.start - DAY)
     reach = reach_of(budget)
     records: dict[str, AlertRecord] = {}
-    for today in days:
+    for today in (days.start - DAY, *days):
         spend = history.as_of(today, reach)
         facts = Facts(today, spend, budget, projected=_projecting(spend, project))
         judgement = Judgement(asked, datetime.combine(today, time(), UTC), window_of(asked, today, budget))
         recent = [one for one in records.values() if one.resolved is None or one.last >= judgement.window.start]
         records |= {one.id: one for one in brought_up_to_date(recent, findings(asked, facts), judgement)}
-    return sorted(records.values(), key=lambda one: (one.fired, one.start, one.part))
+    raised = [one for one in records.values() if one.fired.date() in days]
+    return sorted(raised, key=lambda one: (one.fired, one.start, one.part))
 
 
 LEARNED_DAYS: Final = 200

@@ -12,6 +12,7 @@ from flask import Flask
 from app.api.problems import TITLES
 from tests.api.conftest import END, FIRST, World
 from tests.api.schema import problems_of
+from tests.contracts import budgets as kept
 from tests.contracts.metadata import anomaly
 
 RANGE = f"start={FIRST}&end={END}"
@@ -132,6 +133,7 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
             (200, "/api/v1/alerts/grafana", {"alerts": [alert]}),
             (400, "/api/v1/alerts/grafana", {}),
         ],
+        **example_budget_requests(world),
         ("get", "/api/v1/notifications"): [
             (200, "/api/v1/notifications?channel=x&limit=9", None),
             (400, "/api/v1/notifications?status=x", None),
@@ -155,6 +157,47 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
         ("get", "/healthz"): [(200, "/healthz", None)],
         ("get", "/readyz"): [(200, "/readyz", None)],
         ("get", "/metrics"): [(200, "/metrics", None)],
+    }
+
+
+def example_budget_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str, Any]]]:
+    """In an order in which what is removed last is asked for first."""
+    world.backends.metadata.put_budget(kept.budget())
+    world.backends.metadata.put_rule(kept.rule())
+    world.backends.metadata.put_alert(kept.alert())
+    budget, rule = {"name": "B", "amount": "5"}, {"name": "R", "kind": "threshold", "amount": "5"}
+    found: dict[tuple[str, str], list[tuple[int, str, Any]]] = {}
+    for name, asked in (("budgets", budget), ("rules", rule)):
+        path = f"/api/v1/{name}"
+        found |= {
+            ("get", path): [(200, path, None)],
+            ("post", path): [(201, path, asked), (400, path, {})],
+            ("get", f"{path}/{{id}}"): [(200, f"{path}/one", None), (404, f"{path}/x", None)],
+            ("patch", f"{path}/{{id}}"): [
+                (200, f"{path}/one", {"revision": 1, "name": "C"}),
+                (400, f"{path}/one", {"name": "C"}),
+                (404, f"{path}/x", {"revision": 1}),
+                (409, f"{path}/one", {"revision": 1, "name": "D"}),
+            ],
+        }
+    preview = "/api/v1/rules/preview"
+    return found | {
+        ("post", preview): [(200, preview, rule), (400, preview, {"name": "R"})],
+        ("post", "/api/v1/rules/{id}/preview"): [
+            (200, "/api/v1/rules/one/preview", None),
+            (404, "/api/v1/rules/x/preview", None),
+        ],
+        ("delete", "/api/v1/rules/{id}"): [
+            (409, "/api/v1/rules/one?revision=1", None),
+            (200, "/api/v1/rules/one?revision=2", None),
+            (422, "/api/v1/rules/data-stale?revision=0", None),
+        ],
+        ("delete", "/api/v1/budgets/{id}"): [
+            (400, "/api/v1/budgets/one", None),
+            (200, "/api/v1/budgets/one?revision=2", None),
+        ],
+        ("get", "/api/v1/alerts"): [(200, "/api/v1/alerts", None), (400, "/api/v1/alerts?state=x", None)],
+        ("get", "/api/v1/alerts/{id}"): [(200, "/api/v1/alerts/one", None), (404, "/api/v1/alerts/x", None)],
     }
 
 

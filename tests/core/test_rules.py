@@ -318,13 +318,13 @@ SPEND_RULES = [
 
 
 @pytest.mark.parametrize("asked", SPEND_RULES, ids=lambda one: f"{one.kind}-{one.per}-{one.direction}")
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(steps=STEPS)
 def test_no_history_makes_a_rule_fire_twice_for_one_episode(asked: Rule, steps: list[tuple[str, int, int]]) -> None:
     never_twice(steps, asked, lambda figures, now: Facts(now, figures), lambda now: window_of(asked, now))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(steps=STEPS)
 def test_no_history_makes_a_budget_fire_twice_in_a_period(steps: list[tuple[str, int, int]]) -> None:
     team = budget(800, thresholds=(Threshold(Decimal(50)), Threshold(Decimal(100)), Threshold(Decimal(90), "forecast")))
@@ -392,6 +392,16 @@ def test_a_replay_says_what_looking_every_morning_would_have() -> None:
         (day(9), day(10), "resolved"),
     ]
     assert [one.fired.date() for one in found] == [day(2), day(6), day(10)]
+
+
+def test_what_held_before_the_first_morning_was_told_before() -> None:
+    amounts = [150, 150, 150, 90, 90, 90, 140, 90, 90, 90]
+    history = Arrived(spend(*amounts, today=day(30)), tuple(Decimal(value) for value in amounts), 2)
+    assert [one.start for one in replayed(rule(), history, DateRange(day(2), day(11)))] == [day(6)]
+    november = spend(*[40] * 25, start=date(2026, 11, 1), today=day(40))
+    burnt = Arrived(november, november.amounts, 2)
+    told = replayed(burning(), burnt, DateRange(date(2026, 11, 24), date(2026, 11, 27)), budget())
+    assert [(one.part, one.fired.date()) for one in told] == [("actual 100", date(2026, 11, 26))]
 
 
 def test_a_replay_knows_a_day_by_its_first_figures_until_it_has_settled() -> None:

@@ -36,9 +36,7 @@ class Kept:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("found") / "built"
-    found.build(root)
-    return root
+    return found.built_once(tmp_path_factory)
 
 
 @pytest.fixture

@@ -32,9 +32,7 @@ from tests.api.conftest import empty_backends
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("found") / "built"
-    found.build(root)
-    return root
+    return found.built_once(tmp_path_factory)
 
 
 @pytest.fixture
