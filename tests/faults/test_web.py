@@ -158,7 +158,7 @@ def test_a5_a_client_that_vanishes_amid_its_answer_holds_no_thread(running: Runn
 
 
 def test_a11_what_is_too_large_or_too_deep_is_refused_before_it_is_read(running: Running) -> None:
-    """A hundred megabytes announced, of which two are sent; ten thousand brackets; a head without an end."""
+    """A hundred megabytes announced, of which a little is sent; ten thousand brackets; a head without an end."""
     before = memory_of(running.web)
     for path, kind in (
         ("/api/v1/jobs", "application/json"),
@@ -168,7 +168,7 @@ def test_a11_what_is_too_large_or_too_deep_is_refused_before_it_is_read(running:
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {100 << 20}\r\nConnection: close\r\n\r\n"
         client = connected(running.web, head.encode())
         with suppress(ConnectionError):
-            client.sendall(bytes(2 << 20))
+            client.sendall(bytes(1 << 18))
         assert status_of(client) in (b"HTTP/1.1 413", b"HTTP/1.1 403", b""), path
         client.close()
     for path in ("/api/v1/jobs", "/_dash-update-component"):
@@ -201,6 +201,18 @@ def test_a11_idle_connections_keep_nobody_out(running: Running) -> None:
         # gunicorn gives each so many seconds of a thread; three hundred in turn would take minutes.
         assert time.monotonic() - began < 10
     assert memory_of(running.web) < MOST_MEMORY
+
+
+def test_a11_clients_that_leave_their_end_open_hold_nobody_up(running: Running) -> None:
+    """They asked for `Connection: close`, have their answer, and do not close."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected(running.web, request)) for _ in range(8)]
+        assert {status_of(client) for client in clients} == {b"HTTP/1.1 200"}
+        began = time.monotonic()
+        assert running.web.answers("/healthz") == 200
+        # gunicorn's main loop would wait two seconds for each of them.
+        assert time.monotonic() - began < 8
 
 
 @pytest.mark.soak
