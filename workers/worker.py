@@ -148,14 +148,6 @@ class HorseWorker(BaseWorker):
             self.kill_horse()
         super().maintain_heartbeats(job, execution)
 
-    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
-        """A Redis that is full refuses even to hand out what it has: as if it were silent, not a mistake with a trace."""
-        try:
-            return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
-        except redis.ResponseError as error:
-            log.warning("The queue refuses to work (%s); trying again", str(error)[:80])
-            raise redis.TimeoutError from None
-
     def run_maintenance_tasks(self) -> None:
         """What RQ tidies is of no consequence here (the records decide), so nothing in there may end the worker."""
         try:
@@ -194,6 +186,16 @@ def quiet_libraries() -> None:
     """RQ tells every step of every job; this program's own lines say what matters."""
     for name in ("rq.worker", "rq.job", "rq.queue", "rq.registry", "rq.scripts", "rq.executions"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("rq.worker").addFilter(_without_trace)
+
+
+def _without_trace(record: logging.LogRecord) -> bool:
+    """RQ shows where in itself it was when Redis was full or refused it: that is an outage, not a mistake with a trace."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, redis.RedisError | OSError):
+        record.msg, record.args = "RQ ends and begins again: %s", (str(error)[:120],)
+        record.exc_info = None
+    return True
 
 
 def preload(settings: Settings) -> None:

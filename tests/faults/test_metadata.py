@@ -95,16 +95,6 @@ def test_m2_locked_amid_work_it_is_refused_in_time_and_everything_ends_when_it_i
     running.deployed.check()
 
 
-def test_m3_a_silent_mongodb_is_given_up_in_seconds() -> None:
-    with nobody_answers() as port:
-        store = MongoMetadata(f"mongodb://127.0.0.1:{port}/spendscope", "spendscope")
-        began = time.monotonic()
-        with pytest.raises(Unavailable, match="does not answer"):
-            store.ledger_version()
-        assert time.monotonic() - began < 9
-        store.close()
-
-
 def test_m3_while_mongodb_is_silent_a_few_wait_and_the_others_are_told_at_once() -> None:
     with nobody_answers() as port:
         store = MongoMetadata(f"mongodb://127.0.0.1:{port}/spendscope", "spendscope", most_calls=2)
@@ -121,6 +111,7 @@ def test_m3_while_mongodb_is_silent_a_few_wait_and_the_others_are_told_at_once()
             thread.start()
         for thread in threads:
             thread.join(30)
+        assert max(seconds) < 9
         assert sum(waited > 4.5 for waited in seconds) <= 2, seconds
         store.close()
 

@@ -125,12 +125,14 @@ def test_q4_a_password_that_changes_is_told_and_work_goes_on_when_it_is_right(ru
     finally:
         redis.Redis.from_url(running.deployed.redis.url, password="another").config_set("requirepass", "")
     done(running, ids)
+    assert "Traceback" not in running.deployed.log()
 
 
 def test_q7_a_full_redis_loses_nothing(running: Running) -> None:
     with running.deployed.redis_full():
         ids, _ = submitted_while(running, "full", 4)
     done(running, ids)
+    assert "Traceback" not in running.deployed.log()
 
 
 @contextmanager

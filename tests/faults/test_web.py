@@ -20,6 +20,7 @@ import pytest
 from pydantic import SecretStr
 
 from app import access
+from app.adapters import sqlite
 from app.web import create_app
 from tests.access.conftest import PASSWORD, Clock, Door, closed, form_token
 from tests.faults.conftest import Running
@@ -48,6 +49,15 @@ def answer_of(client: socket.socket) -> bytes:
         if not piece:
             return read
         read += piece
+
+
+def status_of(client: socket.socket) -> bytes:
+    """The first of what comes; nothing when it was cut off before."""
+    client.settimeout(30)
+    try:
+        return client.recv(12)
+    except ConnectionError:
+        return b""
 
 
 def memory_of(web: Web) -> int:
@@ -116,11 +126,15 @@ def test_a10_servers_whose_clocks_differ_by_a_minute_know_the_same_sessions_and_
     assert client.get("/api/v1/jobs").status_code == 200
 
 
-def test_a3_a_session_that_cannot_be_noted_as_seen_is_good_all_the_same(door: Door) -> None:
+def test_a3_a_session_that_cannot_be_noted_as_seen_is_good_all_the_same(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Somebody holds the store's lock: whoever only looks is not kept out because it cannot be written down."""
     client = door.client_of("ada")
     token = access.create_token(door.backends, "ada", "t", ["read"], 1)[0]
     door.wait(minutes=2)
+    monkeypatch.setattr(sqlite, "LOCK_SECONDS", 0.2)
+    door.backends.metadata.close()
     with sqlite3.connect(door.backends.metadata._path, isolation_level=None) as other:  # type: ignore[attr-defined]
         other.execute("BEGIN IMMEDIATE")
         assert client.get("/api/v1/jobs").status_code == 200
@@ -144,18 +158,18 @@ def test_a5_a_client_that_vanishes_amid_its_answer_holds_no_thread(running: Runn
 
 
 def test_a11_what_is_too_large_or_too_deep_is_refused_before_it_is_read(running: Running) -> None:
-    """A hundred megabytes announced, of which two are sent; ten thousand brackets; a head without an end."""
+    """A hundred megabytes announced, of which a little is sent; ten thousand brackets; a head without an end."""
     before = memory_of(running.web)
     for path, kind in (
         ("/api/v1/jobs", "application/json"),
         ("/_dash-update-component", "application/json"),
         ("/login", "application/x-www-form-urlencoded"),
     ):
-        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {100 << 20}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {100 << 20}\r\nConnection: close\r\n\r\n"
         client = connected(running.web, head.encode())
         with suppress(ConnectionError):
-            client.sendall(bytes(2 << 20))
-        assert answer_of(client)[:12] in (b"HTTP/1.1 413", b"HTTP/1.1 403", b""), path
+            client.sendall(bytes(1 << 18))
+        assert status_of(client) in (b"HTTP/1.1 413", b"HTTP/1.1 403", b""), path
         client.close()
     for path in ("/api/v1/jobs", "/_dash-update-component"):
         deep = b"[" * 10_000 + b"]" * 10_000
@@ -187,6 +201,18 @@ def test_a11_idle_connections_keep_nobody_out(running: Running) -> None:
         # gunicorn gives each so many seconds of a thread; three hundred in turn would take minutes.
         assert time.monotonic() - began < 10
     assert memory_of(running.web) < MOST_MEMORY
+
+
+def test_a11_clients_that_leave_their_end_open_hold_nobody_up(running: Running) -> None:
+    """They asked for `Connection: close`, have their answer, and do not close."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected(running.web, request)) for _ in range(8)]
+        assert {status_of(client) for client in clients} == {b"HTTP/1.1 200"}
+        began = time.monotonic()
+        assert running.web.answers("/healthz") == 200
+        # gunicorn's main loop would wait two seconds for each of them.
+        assert time.monotonic() - began < 8
 
 
 @pytest.mark.soak
