@@ -238,9 +238,8 @@
     if (!form) return;
     if (answer.problem) return void refuse(answer.problem);
     window.spendscope.toast(done);
-    shownForm = "";
+    // The address without the form is drawn anew; a second draw could come late and undo a form opened meanwhile.
     close();
-    again();
   }
 
   function refuse(problem) {
