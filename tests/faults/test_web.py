@@ -157,6 +157,7 @@ def test_a5_a_client_that_vanishes_amid_its_answer_holds_no_thread(running: Runn
     assert "Traceback" not in running.deployed.log()
 
 
+@pytest.mark.soak
 def test_a11_what_is_too_large_or_too_deep_is_refused_before_it_is_read(running: Running) -> None:
     """A hundred megabytes announced, of which a little is sent; ten thousand brackets; a head without an end."""
     before = memory_of(running.web)
