@@ -157,6 +157,7 @@ def test_a5_a_client_that_vanishes_amid_its_answer_holds_no_thread(running: Runn
     assert "Traceback" not in running.deployed.log()
 
 
+@pytest.mark.soak
 def test_a11_what_is_too_large_or_too_deep_is_refused_before_it_is_read(running: Running) -> None:
     """A hundred megabytes announced, of which a little is sent; ten thousand brackets; a head without an end."""
     before = memory_of(running.web)
@@ -206,13 +207,13 @@ def test_a11_idle_connections_keep_nobody_out(running: Running) -> None:
 def test_a11_clients_that_leave_their_end_open_hold_nobody_up(running: Running) -> None:
     """They asked for `Connection: close`, have their answer, and do not close."""
     request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    began = time.monotonic()
     with ExitStack() as stack:
         clients = [stack.enter_context(connected(running.web, request)) for _ in range(8)]
         assert {status_of(client) for client in clients} == {b"HTTP/1.1 200"}
-        began = time.monotonic()
         assert running.web.answers("/healthz") == 200
         # gunicorn's main loop would wait two seconds for each of them.
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.soak
