@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -147,7 +148,7 @@ class MemoryLedger:
         """None was found."""
         return []
 
-    def quarantined_days(self, start: date, end: date) -> frozenset[date]:
+    def quarantined_days(self, start: date, end: date, source: str) -> frozenset[date]:
         return frozenset(day for day in self.quarantined if start <= day < end)
 
     def has_users(self) -> bool:
@@ -195,7 +196,7 @@ def memory_backends(
         months, records = months_of(days), records_of(days, taken)
     return Backends(
         settings=Settings.model_validate(settings),
-        source=cast(Source, None),
+        source=cast(Source, SimpleNamespace(root="file:///sample/costs/")),
         costs=cast(Any, MemoryCosts(days, months)),
         metadata=cast(Metadata, MemoryLedger(records)),
         queue=cast(Queue, None),

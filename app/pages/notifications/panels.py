@@ -22,6 +22,8 @@ TYPES: Final = {
 }
 KINDS: Final = {
     "anomaly": "anomalies",
+    "budget": "budgets",
+    "spend": "rules on spend",
     "restated": "restated days",
     "quarantined": "refused files",
     "data_stale": "stale data",
