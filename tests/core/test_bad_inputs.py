@@ -594,6 +594,7 @@ def product(data: bytes) -> list[Row] | None:
     return sorted(taken_rows)
 
 
+@pytest.mark.timeout(600)
 @settings(max_examples=1400, deadline=None)
 @given(files(), EDITS, st.sampled_from([2048, 2**23]))
 @example(text(ROW), [], 2048)

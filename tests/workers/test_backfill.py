@@ -46,6 +46,7 @@ def spendscope(environment: dict[str, str], *arguments: str) -> subprocess.Compl
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_months_of_twelve_accounts_through_s3_and_workers(tmp_path: Path, record_property: Any) -> None:
     today = datetime.now(UTC).date()
     fake = CostExplorer(history(today), cut=lambda left: min(left, 700))
