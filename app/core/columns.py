@@ -115,7 +115,6 @@ def widened(charges: pa.Table) -> pa.Table:
 
 def refuse_others(accounts: frozenset[str], charges: pa.Table) -> None:
     """Raise ValueError when there are charges of another account: they would be added to what it has."""
-
     found = set(charges["account"].unify_dictionaries().unique().to_pylist())
     if found - accounts:
         raise ValueError(f"charges of {sorted(found - accounts)[:3]} are given, but those accounts are not replaced")
