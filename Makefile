@@ -23,17 +23,17 @@ mongo-test: setup-dev $(MONGO_TEST)/.installed
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
 
-$(VENV)/.installed: requirements.lock scripts/environment scripts/command
+$(VENV)/.installed: requirements.lock requirements-uv.lock scripts/environment scripts/command
 	@PYTHON="$(PYTHON)" scripts/environment $(VENV) requirements.lock
 	@scripts/command $(VENV)
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.lock scripts/environment scripts/command
+$(VENV)/.installed-dev: requirements-dev.lock requirements-uv.lock scripts/environment scripts/command
 	@PYTHON="$(PYTHON)" scripts/environment $(VENV) requirements-dev.lock
 	@scripts/command $(VENV)
 	@touch $@ $(VENV)/.installed
 
-$(MONGO_TEST)/.installed: requirements-mongo-test.lock scripts/environment
+$(MONGO_TEST)/.installed: requirements-mongo-test.lock requirements-uv.lock scripts/environment
 	@PYTHON="$(PYTHON)" PIP_RETRIES=1 PIP_TIMEOUT=10 scripts/environment $(MONGO_TEST) requirements-mongo-test.lock
 	@touch $@
 
@@ -74,6 +74,7 @@ lock:
 	uv pip compile -q requirements.in --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements.lock
 	uv pip compile -q requirements-dev.in -c requirements.lock --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements-dev.lock
 	uv pip compile -q requirements-mongo-test.in --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements-mongo-test.lock
+	uv pip compile -q requirements-uv.in --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements-uv.lock
 
 clean:
 	rm -rf $(VENV) $(MONGO_TEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis

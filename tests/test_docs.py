@@ -44,7 +44,12 @@ def test_the_changelog_has_this_version() -> None:
 
 @pytest.mark.parametrize(
     ("name", "packages"),
-    [("requirements.lock", 20), ("requirements-dev.lock", 20), ("requirements-mongo-test.lock", 5)],
+    [
+        ("requirements.lock", 20),
+        ("requirements-dev.lock", 20),
+        ("requirements-mongo-test.lock", 5),
+        ("requirements-uv.lock", 0),
+    ],
 )
 def test_the_lock_has_hashes_and_no_addresses(name: str, packages: int) -> None:
     text = (ROOT / name).read_text("utf-8")
