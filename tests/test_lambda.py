@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint import decode
-from cfnlint.api import lint_file
-from cfnlint.config import ManualArgs
 
 from scripts.collector_zip import build, files
 
@@ -33,12 +30,18 @@ WITHOUT_RESOURCES = (
 
 @pytest.fixture(scope="module")
 def template() -> dict[str, Any]:
+    # Here and below cfn-lint is imported late: it takes seconds, which all that only collect the tests would spend.
+    from cfnlint import decode
+
     found, problems = decode.decode(str(TEMPLATE))
     assert not problems
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
 def test_the_template_passes_cfn_lint() -> None:
+    from cfnlint.api import lint_file
+    from cfnlint.config import ManualArgs
+
     problems = lint_file(TEMPLATE, ManualArgs(regions=["us-east-1", "eu-central-1"]))
     assert not [f"{each.start}: {each.message}" for each in problems]
 

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from pydantic import SecretStr
@@ -63,17 +62,25 @@ def named(name: str, kind: str, of: str) -> Object:
 # --- schemas -------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def schemas() -> Any:
+    """Imported late: it takes seconds, which every process that only collects the tests would spend as well."""
+    import kubernetes_validate
+
+    return kubernetes_validate
+
+
 @pytest.mark.parametrize("version", SCHEMAS)
 @pytest.mark.parametrize("found", everywhere())
-def test_every_object_is_what_kubernetes_takes(found: Object, version: str) -> None:
+def test_every_object_is_what_kubernetes_takes(schemas: Any, found: Object, version: str) -> None:
     if found["apiVersion"] not in OURS_ELSEWHERE:
-        kubernetes_validate.validate(found, version, strict=True)
+        schemas.validate(found, version, strict=True)
 
 
-def test_the_schemas_refuse_what_is_wrong() -> None:
+def test_the_schemas_refuse_what_is_wrong(schemas: Any) -> None:
     wrong = yaml.safe_load("apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: http}]}")
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(wrong, SCHEMAS[-1], strict=True)
+    with pytest.raises(schemas.ValidationError):
+        schemas.validate(wrong, SCHEMAS[-1], strict=True)
 
 
 def test_the_operators_objects_have_what_their_definitions_require() -> None:
