@@ -70,6 +70,8 @@ RULES: Final[Mapping[tuple[str, str], Permission | None]] = {
     ("GET", "/api/docs"): READ,
     ("GET", "/api/v1/openapi.json"): READ,
     ("GET", "/api/v1/costs"): READ,
+    ("GET", "/api/v1/costs/compare"): READ,
+    ("GET", "/api/v1/costs/forecast"): READ,
     ("GET", "/api/v1/dimensions/<name>"): READ,
     ("GET", "/api/v1/coverage"): READ,
     ("GET", "/api/v1/ingestions"): READ,

@@ -12,7 +12,9 @@ from werkzeug.exceptions import NotFound as NoSuchPath
 from app.api import (
     anomalies,
     budgets,
+    comparison,
     costs,
+    forecast,
     grafanaalerts,
     health,
     jobs,
@@ -63,6 +65,8 @@ def _routes(requests: Requests) -> tuple[Route, ...]:
 
     routes = (
         *costs.ROUTES,
+        *comparison.ROUTES,
+        *forecast.ROUTES,
         *ledger.ROUTES,
         *restatements.ROUTES,
         *reconciliation.ROUTES,

@@ -33,6 +33,7 @@ from app.api.routes import (
 from app.backends import Backends, current
 from app.core.amounts import total as exact_total
 from app.core.charges import DEFAULT_METRIC, DIMENSIONS, METRICS
+from app.core.comparison import OTHER
 from app.core.exports import csv_text
 from app.core.periods import GRANULARITIES, DateRange, bucket_of
 from app.core.query import FIELDS, MOST_TOP, CostQuery, choice
@@ -41,7 +42,6 @@ from app.core.rollup import CostFrame, Rollup
 from app.costs import CostAnswer
 from app.errors import InvalidInput, NotFound, Refused, Unavailable
 
-OTHER: Final = "Other"
 FORMATS: Final = ("json", "csv")
 CELLS: Final = 200_000
 """Most groups × periods worked on at a time: bounds the memory of an answer, whatever range it is asked for."""
@@ -204,7 +204,7 @@ def costs_answer(backends: Backends, query: CostQuery, *, limit: int, cursor: st
         currency=answer.currency,
         unit=answer.unit,
         data_version=answer.data_version,
-        freshness=_freshness(answer.freshness),
+        freshness=freshness_model(answer.freshness),
         next_cursor=following,
         **kept,
     )
@@ -224,7 +224,7 @@ def _row_model(query: CostQuery, row: Row) -> CostRow:
     return CostRow.model_validate(members | {"other": True} if row.other else members)
 
 
-def _freshness(found: figures.Freshness) -> Freshness:
+def freshness_model(found: figures.Freshness) -> Freshness:
     return Freshness(
         complete_through=found.complete_through,
         settling=list(found.settling),
@@ -265,7 +265,7 @@ def costs(given: Arguments) -> Response:
     query = CostQuery.from_pairs((name, value) for name, value in given if name in FIELDS)
     limit, cursor = given.limit(1000), given.first("cursor")
     form = choice("format", given.first("format") or "json", FORMATS)
-    tag = _tag(backends, query, limit, cursor, form)
+    tag = tag_of(backends, query, limit, cursor, form)
     headers = {"ETag": f'W/"{tag}"', "Cache-Control": "private, no-cache"}
     if request.if_none_match.contains_weak(tag):
         return Response(status=304, headers=headers)
@@ -279,7 +279,7 @@ def costs(given: Arguments) -> Response:
     return Response(csv_lines(table), 200, headers, content_type="text/csv; charset=utf-8")
 
 
-def _tag(backends: Backends, query: CostQuery, *rest: object) -> str:
+def tag_of(backends: Backends, query: CostQuery, *rest: object) -> str:
     """Of everything an answer depends on."""
     asked = repr((figures.state(backends), query.pairs(), *rest))
     return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:32]

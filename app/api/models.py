@@ -120,6 +120,86 @@ class Costs(Answer):
     next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null on the last.")
 
 
+class ComparedRow(Answer):
+    """One group before and after; null where that is not known. A group without a charge in a range with data cost 0."""
+
+    provider: str | None = None
+    account: str | None = None
+    service: str | None = None
+    region: str | None = None
+    charge_category: str | None = None
+    before: Amount | None
+    after: Amount | None
+    change: Amount | None
+    percent: Amount | None = Field(description="Of what it was, in percent; null where it was nothing or is not known.")
+    other: Literal[True] | None = Field(None, description="Present on the row that sums up the groups beyond `top`.")
+
+
+class Baseline(Answer):
+    """The range that is compared with."""
+
+    start: dt.date
+    end: dt.date
+    freshness: Freshness
+
+
+class Comparison(Answer):
+    """Rows by change, largest first, whichever its direction. Totals are exact, whatever the grouping, `top` or page."""
+
+    rows: list[ComparedRow]
+    before: ExactText | None = Field(description="Total of the baseline; null when none of its days was ever ingested.")
+    after: ExactText | None = Field(description="Total of the range.")
+    change: ExactText | None
+    percent: ExactText | None
+    currency: str
+    unit: str | None = Field(description="Unit of the amounts; null for a usage quantity, whose units may be mixed.")
+    data_version: int
+    freshness: Freshness
+    baseline: Baseline
+    not_kept: NotKept | None = Field(
+        None, description="Present, and `rows` empty, where days of a range are not kept by day."
+    )
+    next_cursor: str | None
+
+
+class Expected(Answer):
+    """A sum as expected, and the band in which four of five such sums ended up on the history."""
+
+    expected: ExactText
+    low: ExactText
+    high: ExactText
+
+
+class ForecastDay(Answer):
+    date: dt.date
+    amount: Amount = Field(description="Of this day: as reported, or as expected where it is not complete.")
+    sum: Expected = Field(description="From the first of the days to this one.")
+
+
+class Month(Answer):
+    """The current month."""
+
+    start: dt.date
+    end: dt.date
+    spent: ExactText | None = Field(description="What is reported of it; null when nothing is.")
+    total: Expected
+
+
+class Forecast(Answer):
+    """How spend goes on: weekdays and days of the month go on at the newest level. What it is made of, and how wrong it
+    has been, is in docs/budgets.md."""
+
+    month: Month | None = Field(description="null where nothing can be said; `reason` says why.")
+    days: list[ForecastDay]
+    reason: str | None
+    band: float = Field(
+        description="Share of earlier forecasts that ended up between `low` and `high`.", examples=[0.8]
+    )
+    currency: str
+    data_version: int
+    freshness: Freshness = Field(description="Of the current month.")
+
+
 class DimensionValue(Answer):
     value: str
     total: ExactText | None = Field(description="Exact cost over the range; null when the metric is not available.")

@@ -61,11 +61,11 @@ class Projection:
 
     @property
     def total(self) -> Decimal:
-        return _dollars(self.middle[-1])
+        return dollars(self.middle[-1])
 
     @property
     def band(self) -> tuple[Decimal, Decimal]:
-        return _dollars(self.low[-1]), _dollars(self.high[-1])
+        return dollars(self.low[-1]), dollars(self.high[-1])
 
     def breach(self, amount: Decimal) -> Breach:
         """When more than `amount` is spent."""
@@ -236,5 +236,6 @@ def _errors(past: Floats, origin: date, number: int) -> Floats:
     return found
 
 
-def _dollars(value: float) -> Decimal:
+def dollars(value: float) -> Decimal:
+    """Rounded to cents."""
     return Decimal(repr(float(value))).quantize(CENT)

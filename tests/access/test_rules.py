@@ -90,6 +90,7 @@ def path_of(rule: str, house: Door) -> str:
     filled = {
         "/api/v1/ingestions/<id>": f"/api/v1/ingestions/{ingestion.id}",
         "/api/v1/costs": f"/api/v1/costs?{RANGE}&group_by=account,service,region,charge_category",
+        "/api/v1/costs/compare": f"/api/v1/costs/compare?{RANGE}&group_by=account,service",
         "/api/v1/coverage": f"/api/v1/coverage?{RANGE}",
         "/api/v1/dimensions/<name>": "/api/v1/dimensions/service",
         "/assets/<path:filename>": "/assets/20-dashboard.js",
@@ -155,6 +156,10 @@ QUESTIONS = (
     f"/api/v1/costs?{RANGE}&metric=blended_cost&granularity=monthly&format=csv&group_by=service",
     f"/api/v1/costs?{RANGE}&group_by=account,service&format=csv",
     f"/api/v1/costs?{RANGE}&metric=usage_quantity&service=CanaryService",
+    f"/api/v1/costs/compare?{RANGE}&group_by=account,service",
+    f"/api/v1/costs/compare?{RANGE}&baseline_start=2026-09-20&baseline_end=2026-10-20",
+    "/api/v1/costs/forecast?days=2",
+    "/api/v1/costs/forecast?metric=usage_quantity",
     f"/api/v1/coverage?{RANGE}",
     "/api/v1/ingestions",
     "/api/v1/ingestions?limit=3",

@@ -86,6 +86,15 @@ def example_requests(world: World) -> dict[tuple[str, str], list[tuple[int, str,
             (200, f"/api/v1/costs?{RANGE}&metric=usage_quantity&format=csv", None),
             (400, "/api/v1/costs?start=1", None),
         ],
+        ("get", "/api/v1/costs/compare"): [
+            (200, f"/api/v1/costs/compare?{RANGE}&group_by=service&top=3", None),
+            (200, f"/api/v1/costs/compare?{RANGE}&baseline_start=2001-01-01&baseline_end=2001-01-02", None),
+            (400, f"/api/v1/costs/compare?{RANGE}&baseline_start=2001-01-01", None),
+        ],
+        ("get", "/api/v1/costs/forecast"): [
+            (200, "/api/v1/costs/forecast?days=3", None),
+            (400, "/api/v1/costs/forecast?days=0", None),
+        ],
         ("get", "/api/v1/dimensions/{name}"): [
             (200, "/api/v1/dimensions/service?limit=3", None),
             (404, "/api/v1/dimensions/x", None),
