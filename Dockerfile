@@ -10,8 +10,9 @@ RUN python -m venv --without-pip .venv \
         --require-hashes --no-deps --only-binary :all: -r requirements.lock \
     && find .venv -type d \( -name tests -o -name include \) -prune -exec rm -rf {} + \
     && find .venv -type f \( -name '*.pyx' -o -name '*.px[di]' -o -name '*.map' \) -delete
-# Parts of pyarrow and plotly that Spendscope never loads (S3 is boto3's here): 55 MB.
-RUN find .venv \( -path '*/pyarrow/*flight*' -o -path '*/pyarrow/*s3*' -o -path '*/plotly/labextension' \) \
+# Parts of pyarrow and plotly that Spendscope never loads (S3 is boto3's here, plotly.js is our own): 65 MB.
+RUN find .venv \( -path '*/pyarrow/*flight*' -o -path '*/pyarrow/*s3*' -o -path '*/plotly/labextension' \
+        -o -path '*/plotly/package_data/*.js' \) \
         -prune -exec rm -rf {} +
 COPY app app
 COPY workers workers

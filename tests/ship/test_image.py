@@ -222,7 +222,9 @@ def test_each_process_of_a_cluster_starts_and_ends(image: Image, data: Path, rol
             wait_for(port, "/healthz", process)
             assert status_of(port, "/readyz") == 503
         else:
-            time.sleep(4)
+            # Before its handlers stand, SIGTERM is nothing to process 1 of a container: not ready, it is not stopped.
+            assert process.stderr is not None
+            assert "does not answer" in process.stderr.readline()
             assert process.poll() is None, process.communicate()
     finally:
         stop(process)
