@@ -94,9 +94,14 @@ def test_m2_killed_amid_work_everything_ends_when_it_is_back(mongo: Mongo, tmp_p
 
 
 @pytest.mark.timeout(600)
-def test_m6_an_answer_that_is_lost_is_one_effect(mongo: Mongo, tmp_path: Path) -> None:
-    """Every change in turn that taking a file makes is done by the server, and its answer never arrives."""
-    with Gate.before(mongo.port) as gate, closing(MongoMetadata(gate.uri, "spendscope")) as store:
+@pytest.mark.parametrize("retried", ["true", "false"])
+def test_m6_an_answer_that_is_lost_is_one_effect(mongo: Mongo, tmp_path: Path, retried: str) -> None:
+    """Every change in turn that taking a file makes is done by the server, and its answer never arrives. The driver asks
+    once more by itself, where server and address let it; else the job begins again."""
+    with (
+        Gate.before(mongo.port) as gate,
+        closing(MongoMetadata(f"{gate.uri}&retryWrites={retried}", "spendscope")) as store,
+    ):
         store.prepare()
         clock = Clock()
         truth: dict[date, Decimal] = {}
