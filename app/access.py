@@ -298,12 +298,13 @@ def revoke_own_token(backends: Backends, principal: Principal, id: str, visitor:
 
 
 def principal_of_token(backends: Backends, sha256: str) -> Principal | None:
-    """Whom this token stands for; None when there is none, it is over, or its user is disabled."""
+    """Whom this token stands for, with what its user may now; None when there is none, it is over, or its user is shut out
+    or (SPENDSCOPE_OIDC_TOKEN_DAYS) was not heard of for too long."""
     token, now = backends.metadata.token(sha256), backends.clock()
     if token is None or token.is_over(now):
         return None
     user = backends.metadata.user(token.user_id)
-    if user is None or user.is_shut_out:
+    if user is None or user.is_shut_out or user.is_unconfirmed(now, backends.settings.oidc_token_days):
         return None
     if token.used is None or now - token.used >= SEEN_EVERY:
         with suppress(Unavailable):

@@ -200,7 +200,8 @@ def restore(backends: Backends, manifest: Manifest, folder: Path, *, force: bool
         )
     if not force and (workers := _workers(backends)):
         raise CannotStart(f"{workers} workers are running. Stop web, workers and scheduler first, or use --force.")
-    metadata.replace_from(folder)
+    # Seconds since 1970 are above any version that was counted, also of a store that was lost together with its count.
+    metadata.replace_from(folder, above=int(backends.clock().timestamp()))
     metadata.close()
     metadata.prepare()
 

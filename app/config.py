@@ -132,6 +132,12 @@ class Settings(BaseModel):
         description="What a group gives: `group=role` or `group=role account account`, separated by `;` or line breaks "
         "(`SPENDSCOPE_OIDC_ROLES_FILE` for a file). Who is in none of them is not let in.",
     )
+    oidc_token_days: int = Field(
+        0,
+        ge=0,
+        description="Days after a person's last sign-in through the identity provider for which that person's API tokens go "
+        "on working; 0: until they expire.",
+    )
     oidc_name: str = Field("single sign-on", max_length=60, description="What the sign-in page calls it.")
     local_login: bool = Field(
         True, description="Whether users with a password here may sign in; `false` leaves single sign-on only."

@@ -526,10 +526,11 @@ class Copies(Protocol):
     def is_empty(self) -> bool:
         """Whether nothing would be lost by replacing it: no day, no ingestion, no user. Also for a store never prepared."""
 
-    def replace_from(self, folder: Path) -> None:
-        """Make what these files hold all there is. Nobody else may use the store meanwhile; `prepare` it afterwards.
+    def replace_from(self, folder: Path, above: int) -> None:
+        """Make what these files hold all there is. Nobody else may change the store meanwhile; `prepare` it afterwards.
 
-        Raises CannotStart for files that are no copy of this technology.
+        `ledger_version` is larger then than it was, than it was when the copy was made, and than `above`: whoever keeps
+        answers by it has none of what is there now. Raises CannotStart for files that are no copy of this technology.
         """
 
 

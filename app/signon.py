@@ -120,7 +120,8 @@ def _user(backends: Backends, identity: Identity, visitor: Visitor) -> User:
 def _made(backends: Backends, identity: Identity, role: str, accounts: Accounts, visitor: Visitor) -> User | None:
     for taken in (False, True):
         name = login_name(identity, taken=taken)
-        user = User(identity.user_id, name, role, accounts, None, backends.clock(), subject=identity.key)
+        now = backends.clock()
+        user = User(identity.user_id, name, role, accounts, None, now, subject=identity.key, signed_on=now)
         if backends.metadata.user_named(name) is None:
             access.note(backends, name, "add user", f"{name} as {role}, by single sign-on", visitor.origin)
             return user if backends.metadata.put_user(user) else None
@@ -128,14 +129,14 @@ def _made(backends: Backends, identity: Identity, role: str, accounts: Accounts,
 
 
 def _as_granted(backends: Backends, user: User, found: tuple[str, Accounts] | None, visitor: Visitor) -> User | None:
+    now = backends.clock()
     if found is None:
-        changed = user.changed(lapsed=True)
+        changed = user.changed(lapsed=True, signed_on=now)
     else:
-        changed = user.changed(role=found[0], accounts=found[1], lapsed=False)
-    if (user.role, user.accounts, user.lapsed) == (changed.role, changed.accounts, changed.lapsed):
-        return user
-    said = "no role" if found is None else f"{changed.role}, {access.accounts_told(changed.accounts)}"
-    access.note(backends, user.name, "change user", f"{user.name}: groups give {said}", visitor.origin)
+        changed = user.changed(role=found[0], accounts=found[1], lapsed=False, signed_on=now)
+    if (user.role, user.accounts, user.lapsed) != (changed.role, changed.accounts, changed.lapsed):
+        said = "no role" if found is None else f"{changed.role}, {access.accounts_told(changed.accounts)}"
+        access.note(backends, user.name, "change user", f"{user.name}: groups give {said}", visitor.origin)
     if not backends.metadata.put_user(changed):
         return None
     if changed.lapsed:

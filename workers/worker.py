@@ -236,7 +236,10 @@ def wait_until_usable(settings: Settings) -> None:
 
 
 def prepare_apart(settings: Settings) -> None:
-    """Open and prepare the stores in a child, for the parent of horses must not. Raises what the child raised."""
+    """Open and prepare the stores in a child, for the parent of horses must not.
+
+    Raises Unavailable as the child did, and CannotStart for everything else.
+    """
     context = multiprocessing.get_context("fork")
     mine, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_prepare, args=(settings, theirs), daemon=True)
@@ -249,9 +252,8 @@ def prepare_apart(settings: Settings) -> None:
     finally:
         child.join()
         mine.close()
-    errors = {"unavailable": Unavailable, "bad_credentials": BadCredentials}
-    if code in errors:
-        raise errors[code]("stores", message)
+    if code == "unavailable":
+        raise Unavailable("stores", message)
     if code:
         raise CannotStart(message)
 

@@ -3,8 +3,8 @@
 Every transition is one change of one document, filtered by what it was before, acknowledged by a majority and its
 journal. Nothing stands in two documents, so nothing can come apart between two writes:
 
-- The ledger's version is the sum of the days' revisions, read from an index. A reader that sees a new day sees a new
-  version, and never new figures under an old one.
+- The ledger's version is the sum of the days' revisions, read from an index, from a base that only a restore raises. A
+  reader that sees a new day sees a new version, and never new figures under an old one.
 - A job that is not final holds its key in `slot`; a final one holds its own id there. One ordinary unique index makes
   two open jobs of one key impossible, and needs neither partial nor sparse indexes.
 """
@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from bson import decode_file_iter
+from bson import decode_all, decode_file_iter
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient, ReturnDocument
@@ -299,11 +299,7 @@ class MongoMetadata:
 
     def check(self) -> None:
         with self._failures():
-            if self._collection("schema").find_one({"_id": "schema"}) is None:
-                raise Unavailable(
-                    "metadata",
-                    f"The database at {self._where()} holds no ledger yet. `spendscope up` or `spendscope ingest` makes it.",
-                )
+            self._base()
 
     def close(self) -> None:
         """The next call opens new connections."""
@@ -341,11 +337,12 @@ class MongoMetadata:
         with self._failures():
             return not any(self._collection(name).find_one({}, {"_id": 1}) for name in LOSSES)
 
-    def replace_from(self, folder: Path) -> None:
-        """The schema's document goes first and comes last: meanwhile nobody takes this for a ledger."""
+    def replace_from(self, folder: Path, above: int) -> None:
+        """The schema's document goes first and comes last: meanwhile nobody takes this for a ledger, nor has it a version."""
         files = {path.stem: path for path in sorted(folder.glob("*.bson"))}
         if "schema" not in files:
             raise CannotStart("The copy of the ledger has no schema: it is not whole.")
+        base = max(above, self._version_now()) + 1
         with self._failures():
             database = self._database()
             for name in ("schema", *database.list_collection_names()):
@@ -353,8 +350,17 @@ class MongoMetadata:
                     database.drop_collection(name)
             for step in STEPS:
                 step(database)
-            for name in sorted(files, key=lambda name: name == "schema"):
-                _load(database[name], files[name])
+            [schema] = decode_all(files.pop("schema").read_bytes())
+            for name, file in files.items():
+                _load(database[name], file)
+            database["schema"].insert_one({**schema, "base": base})
+
+    def _version_now(self) -> int:
+        """0 where there is no ledger that has one."""
+        try:
+            return self.ledger_version()
+        except Unavailable:
+            return 0
 
     # --- people
 
@@ -484,11 +490,25 @@ class MongoMetadata:
             return days.replace_one(before, document).matched_count == 1
 
     def ledger_version(self) -> int:
-        """The sum of all revisions: each only grows, so equal sums mean that no day has changed in between."""
+        """The sum of all revisions: each only grows, so equal sums mean that no day has changed in between.
+
+        Raises Unavailable while a restore is under way.
+        """
         with self._failures():
             # By day first: a day that changes meanwhile stays in its place, and is at most read twice.
             found = self._collection("days").find({}, {"revision": 1}).hint(VERSIONS)
-            return sum({part["_id"]: part["revision"] for part in found}.values())
+            revisions = {part["_id"]: part["revision"] for part in found}
+            # Afterwards: a restore that took away days read here has taken away this, too.
+            return self._base() + sum(map(int, revisions.values()))
+
+    def _base(self) -> int:
+        schema = self._collection("schema").find_one({"_id": "schema"})
+        if schema is None:
+            raise Unavailable(
+                "metadata",
+                f"The database at {self._where()} holds no ledger yet. `spendscope up` or `spendscope ingest` makes it.",
+            )
+        return int(schema.get("base", 0))
 
     # --- months
 

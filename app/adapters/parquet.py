@@ -191,9 +191,11 @@ class ParquetCostStore:
         before = self._kept(day)
         table = tidied(self._with_others(before, accounts, charges))
         columns = columns_of(day, table)
-        if before is not None and before.totals == account_totals(columns) and self._holds(before, table):
+        # Of a day that is new they are added up beside the building of its month.
+        totals = account_totals(columns) if before is not None else None
+        if before is not None and before.totals == totals and self._holds(before, table):
             return StoredDay(day, before.totals)
-        kept, grids = self._written(day, table, columns)
+        kept, grids = self._written(day, table, columns, totals)
         replaced = self._commit(day, kept, grids)
         self._retire(replaced)
         self._sweep([(self._root / kept.path).parent, self._root / "months"])
@@ -206,12 +208,14 @@ class ParquetCostStore:
         except Unavailable:
             return False
 
-    def _written(self, day: date, table: pa.Table, columns: DayColumns) -> tuple[_Kept, str]:
+    def _written(
+        self, day: date, table: pa.Table, columns: DayColumns, totals: Mapping[str, Totals] | None
+    ) -> tuple[_Kept, str]:
         """New files of the day and of its month, side by side; on any failure neither stays."""
         parquet, grids = self._new_paths(day)
         try:
             with ThreadPoolExecutor(1, "parquet") as beside:
-                written = beside.submit(self._write_day, parquet, day, table, columns)
+                written = beside.submit(self._write_day, parquet, day, table, columns, totals)
                 write_month(self._root / grids, self._month_with(columns))
                 kept = written.result()
         except BaseException:
@@ -236,7 +240,9 @@ class ParquetCostStore:
         name = uuid.uuid4().hex[:16]
         return f"days/{day}/{name}.parquet", f"months/{day:%Y-%m}.{name}.grids"
 
-    def _write_day(self, path: str, day: date, table: pa.Table, columns: DayColumns) -> _Kept:
+    def _write_day(
+        self, path: str, day: date, table: pa.Table, columns: DayColumns, totals: Mapping[str, Totals] | None
+    ) -> _Kept:
         """Write, fsync, and read everything back from the file. Raises Conflict where that differs."""
         import pyarrow.parquet as pq
 
@@ -259,7 +265,7 @@ class ParquetCostStore:
         found = _parsed(data)
         if not found.equals(table) and not widened(found).equals(widened(table)):
             raise Conflict(f"{day} was written, but reads back differently; what was there stays.")
-        return _Kept(path, hashlib.sha256(data).hexdigest(), account_totals(columns))
+        return _Kept(path, hashlib.sha256(data).hexdigest(), totals if totals is not None else account_totals(columns))
 
     def _month_with(self, columns: DayColumns) -> Month:
         first = month_of(columns.day)

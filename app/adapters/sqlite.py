@@ -263,18 +263,28 @@ class SqliteMetadata:
             asked = (f"SELECT 1 FROM {table} LIMIT 1" for table in LOSSES if table in tables)  # noqa: S608 - our names
             return not any(connection.execute(each).fetchone() for each in asked)
 
-    def replace_from(self, folder: Path) -> None:
+    def replace_from(self, folder: Path, above: int) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.touch()
             with _alone(folder / COPY) as copy:
                 if (said := copy.execute("PRAGMA integrity_check").fetchone()[0]) != "ok" or not _version(copy):
                     raise CannotStart(f"The copy of the ledger is damaged: {str(said)[:200]}")
+                with copy:
+                    raised = "UPDATE counter SET value = max(value, ?) + 1 WHERE name = 'ledger_version'"
+                    copy.execute(raised, (max(above, self._version_now()),))
                 with self._failures():
                     # One transaction of SQLite's own: whoever opens the file sees all of it or nothing.
                     copy.backup(self._connection())
         except (OSError, sqlite3.DatabaseError) as error:
             raise CannotStart(f"The ledger cannot be put back into {self._path}: {error}") from None
+
+    def _version_now(self) -> int:
+        """0 where no ledger can be read: it is to be replaced."""
+        try:
+            return self.ledger_version()
+        except Unavailable:
+            return 0
 
     # --- people
 

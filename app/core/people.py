@@ -41,7 +41,7 @@ class User:
     """`password` is an argon2id hash, None for one who has not set one yet, or who signs in through the identity provider.
 
     `subject` is who that is to the identity provider (issuer and subject). `lapsed`: none of its groups gave a role when
-    this user last came back from there. `revision` is the compare-and-set token of a change.
+    this user last came back from there, which was `signed_on`. `revision` is the compare-and-set token of a change.
     """
 
     id: str
@@ -54,10 +54,15 @@ class User:
     subject: str | None = None
     revision: int = 1
     lapsed: bool = False
+    signed_on: datetime | None = None
 
     @property
     def is_shut_out(self) -> bool:
         return self.disabled or self.lapsed
+
+    def is_unconfirmed(self, now: datetime, days: int) -> bool:
+        """Whether the identity provider has said nothing of this user for so many days (0: for ever is well)."""
+        return bool(days) and self.signed_on is not None and now >= self.signed_on + timedelta(days=days)
 
     def changed(self, **values: Any) -> User:
         return replace(self, revision=self.revision + 1, **values)
@@ -195,7 +200,7 @@ def checked_user(user: User) -> User:
 
 # --- as documents -------------------------------------------------------------------------------------------------
 
-_TIMES: Final = ("created", "seen", "expires", "used", "revoked", "time")
+_TIMES: Final = ("created", "seen", "expires", "used", "revoked", "time", "signed_on")
 
 
 def document_of(record: User | Session | ApiToken | AuditNote) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app import access
+from app.core.access import Principal
 from app.core.people import broken_at
 from app.errors import InvalidInput, NotFound, Refused, Unauthenticated
 from app.forms import safe_target
@@ -498,6 +499,30 @@ def test_a_token_never_has_more_rights_than_its_user(door: Door) -> None:
     for scopes, days in ((["root"], 2), ([], 2), (["read"], 0), (["read"], 366)):
         with pytest.raises(InvalidInput):
             access.create_token(door.backends, "ada", "t", scopes, days)
+
+
+def test_a_token_may_what_its_user_may_now(door: Door) -> None:
+    """Whatever its user could do when it was made."""
+    access.add_user(door.backends, "eve", "editor", None, PASSWORD)
+    secret, _ = access.create_token(door.backends, "eve", "t", ["read", "operate"], 2)
+    at_first = principal_of(door, secret)
+    assert (at_first.role, at_first.accounts, at_first.permissions) == ("editor", None, {"read", "operate"})
+    eve = access.user_called(door.backends, "eve")
+    access.change(door.backends, eve.changed(role="viewer", accounts=frozenset({MINE})))
+    now = principal_of(door, secret)
+    assert (now.role, now.accounts, now.permissions) == ("viewer", {MINE}, {"read"})
+    door.gate.forget_all()
+    assert bearer(door, secret) == 200
+    told = door.client().post("/api/v1/jobs", json={"kind": "ingest"}, headers={"Authorization": f"Bearer {secret}"})
+    assert told.status_code == 403
+    access.change(door.backends, access.user_called(door.backends, "eve").changed(role="admin", accounts=None))
+    assert principal_of(door, secret).permissions == {"read", "operate"}, "and no more than its scopes"
+
+
+def principal_of(door: Door, secret: str) -> Principal:
+    found = access.principal_of_token(door.backends, access.digest_of(secret))
+    assert found is not None
+    return found
 
 
 def test_a_token_may_ask_six_hundred_times_a_minute(door: Door) -> None:

@@ -104,7 +104,7 @@ def adapter_of(door: Door) -> oidc.Oidc:
 def later(door: Door, seconds: float) -> None:
     """For what the adapter keeps."""
     now = adapter_of(door)._ticks()
-    adapter_of(door)._ticks = lambda: now + seconds
+    adapter_of(door)._ticks = lambda: now + seconds + 0.001  # (x + s) - x may fall short of s
 
 
 def begin(door: Door, client: FlaskClient, target: str = "") -> str:
@@ -715,6 +715,28 @@ def test_who_lost_the_group_is_out_with_sessions_and_tokens(sso: Door, provider:
     provider.person.groups = ["finops"]
     assert sign_on(sso).status_code == 303
     assert sso.client().get("/api/v1/jobs", **ask).status_code == 200
+
+
+def test_tokens_rest_while_their_person_does_not_come_back(sso: Door, provider: FakeProvider) -> None:
+    """Who is gone from the provider cannot sign in, and nobody else tells us."""
+    sign_on(sso)
+    token, _ = access.create_token(sso.backends, user(sso, provider).name, "t", ["read"], 365)
+    access.add_user(sso.backends, local := f"local{sso.clock.now:%d%H%M%S}", "viewer", None, PASSWORD)
+    other, _ = access.create_token(sso.backends, local, "t", ["read"], 365)
+    settings = sso.backends.settings
+
+    def answers(days: int, secret: str = token) -> int:
+        object.__setattr__(sso.backends, "settings", settings.model_copy(update={"oidc_token_days": days}))
+        sso.gate.forget_all()
+        return int(sso.client().get("/api/v1/jobs", headers={"Authorization": f"Bearer {secret}"}).status_code)
+
+    sso.wait(days=29)
+    assert answers(30) == 200
+    sso.wait(days=1)
+    assert (answers(30), answers(31), answers(0), answers(30, other)) == (401, 200, 200, 200)
+    sign_on(sso)
+    assert answers(30) == 200
+    object.__setattr__(sso.backends, "settings", settings)
 
 
 def test_groups_that_do_not_fit_into_a_token_are_said_to_be_too_many(sso: Door, provider: FakeProvider) -> None:

@@ -13,24 +13,28 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bson
 import pytest
 from pymongo import MongoClient
 
-from app.adapters.mongodb import MongoMetadata, unsupported
+from app.adapters.mongodb import STEPS, MongoMetadata, unsupported
+from app.core.jobs import Job
+from app.errors import CannotStart, Unavailable
 from app.ports import Metadata
-from tests.contracts.metadata import MetadataContract, Opening
+from tests.contracts.metadata import NOW, MetadataContract, Opening
 
 SECANTUS = Path(__file__).parents[2] / ".venv-mongo-test" / "bin" / "secantusd-py"
 MISSING = (
     "no MongoDB to test with. Set SPENDSCOPE_TEST_MONGODB_URL, or install mongod or ferretdb on PATH, "
     "or run `make mongo-test` for the test-only SecantusDB"
 )
+OP_MSG = 2013
 pytestmark = pytest.mark.server
 
 
@@ -132,6 +136,10 @@ class Gate(socketserver.ThreadingTCPServer):
         self.turn = threading.Lock()
         self.lost: list[bytes] = []
         """Commands (b"insert", …) whose next answer is lost: done by the server, and the connection ends."""
+        self.spared = 0
+        """How many of them are answered before that."""
+        self.heard: list[dict[str, Any]] = []
+        """Every command, as it went through."""
 
     @property
     def uri(self) -> str:
@@ -150,10 +158,19 @@ class Gate(socketserver.ThreadingTCPServer):
                 gate.shutdown()
                 thread.join()
 
+    def hears(self, request: bytes) -> None:
+        """A message's first document stands after a header of 16 bytes, four of flags and the kind of its first section."""
+        if struct.unpack("<i", request[12:16])[0] == OP_MSG:
+            size = struct.unpack("<i", request[21:25])[0]
+            self.heard.append(bson.decode(request[21 : 21 + size]))
+
     def loses(self, request: bytes) -> bool:
         """Whether the answer to it is one to lose. The command is the first key of the message's first document."""
         for command in self.lost:
             if request[26 : 26 + len(command) + 1] == command + b"\0":
+                if self.spared:
+                    self.spared -= 1
+                    return False
                 self.lost.remove(command)
                 return True
         return False
@@ -168,6 +185,7 @@ class _Passing(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         with socket.create_connection(self.server.upstream, 30) as upstream:
             while request := message(self.request):
+                self.server.hears(request)
                 if self.server.one_at_a_time:
                     with self.server.turn:
                         upstream.sendall(request)
@@ -231,3 +249,51 @@ class TestMongo(MetadataContract):
     @pytest.fixture
     def open_store(self, server: Server, database: str) -> Opening:
         return opening(server, database)
+
+
+# --- what only this adapter does ----------------------------------------------------------------------------------------
+
+
+def test_m8_a_majority_and_its_journal_acknowledge_every_change(server: Server, database: str) -> None:
+    """What a power cut or a lost primary would show, and one server on one machine cannot: it is asked for, each time."""
+    with MongoClient[dict[str, Any]](server.uri) as client:
+        host, port = client.address or ("", 0)
+    with (
+        Gate.before(port, host) as gate,
+        closing(opening(replace(server, uri=gate.uri), database)()) as store,
+    ):
+        store.prepare()
+        store.put_job(Job("one", "scan", {}, "key", "queued", NOW))
+        assert store.claim("one", worker="w", now=NOW, lease_until=NOW) is not None
+        store.cancel("one", now=NOW)
+        store.forget_jobs(finished_before=NOW)
+    changes = [said for said in gate.heard if said.keys() & {"insert", "update", "findAndModify", "delete"}]
+    assert {next(iter(said)) for said in changes} == {"insert", "update", "findAndModify", "delete"}
+    for said in changes:
+        asked = said["writeConcern"]
+        assert (asked["w"], asked["j"]) == ("majority", True), said
+
+
+def test_m9_a_database_of_a_newer_release_is_refused_and_left_as_it_is(
+    server: Server, database: str, store: MongoMetadata
+) -> None:
+    with MongoClient[dict[str, Any]](server.uri) as client:
+        kept = client[database]
+        kept["schema"].update_one({"_id": "schema"}, {"$set": {"version": len(STEPS) + 1}})
+
+        def everything() -> dict[str, Any]:
+            return {name: list(kept[name].find()) for name in kept.list_collection_names()}
+
+        before = everything()
+        with pytest.raises(CannotStart, match=f"schema version {len(STEPS) + 1}.*Start the newer release"):
+            store.prepare()
+        assert everything() == before
+
+
+def test_while_it_is_restored_it_has_no_version(server: Server, database: str, store: MongoMetadata) -> None:
+    """Answers are kept by it: none may be kept of half a ledger."""
+    assert store.ledger_version() == 0
+    with MongoClient(server.uri) as client:
+        client[database]["schema"].delete_one({})
+    with pytest.raises(Unavailable, match="holds no ledger yet"):
+        store.ledger_version()

@@ -825,7 +825,7 @@ class MetadataContract(PeopleContract, BudgetsContract):
         assert store.copy_to(full) == store.schema
         store.put_ingestion(ingestion("later", DAY + ONE_DAY))
         store.put_job(Job("later", "scan", {}, "later", "queued", NOW))
-        store.replace_from(full)
+        store.replace_from(full, above=0)
         store.close()
         store.prepare()
         assert store.day_record(DAY) == day_record()
@@ -835,12 +835,27 @@ class MetadataContract(PeopleContract, BudgetsContract):
         assert store.put_job(Job("two", "scan", {}, "key", "queued", NOW)) == (job, False), (
             "an open key is still one job"
         )
-        assert store.ledger_version() == version
-        store.replace_from(empty)
+        assert store.ledger_version() > version
+        store.replace_from(empty, above=0)
         store.close()
         store.prepare()
         assert store.is_empty()
         assert store.unfinished() == []
+
+    def test_a_copy_put_back_has_a_version_nobody_has_seen(self, store: Metadata, tmp_path: Path) -> None:
+        """A process that goes on meanwhile keeps answers by the version: none of them may fit what is there now."""
+        store.put_day_record(day_record())
+        store.copy_to(tmp_path)
+        store.put_day_record(replace(day_record(), revision=2))
+        store.put_day_record(replace(day_record(), day=DAY + ONE_DAY))
+        seen = store.ledger_version()
+        for above in (0, seen + 1000):
+            store.replace_from(tmp_path, above)
+            found = store.ledger_version()
+            assert found > max(seen, above)
+            assert store.put_day_record(replace(day_record(), revision=2, restating=True)), "and grows as before"
+            seen = store.ledger_version()
+            assert seen > found
 
     def test_files_that_are_no_copy_are_refused(self, store: Metadata, tmp_path: Path) -> None:
         store.put_day_record(day_record())
@@ -848,7 +863,7 @@ class MetadataContract(PeopleContract, BudgetsContract):
         bad.mkdir()
         (bad / "metadata.sqlite").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
         with pytest.raises(CannotStart):
-            store.replace_from(bad)
+            store.replace_from(bad, above=0)
         store.close()
         assert store.day_record(DAY) == day_record()
 

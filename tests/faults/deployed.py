@@ -1,7 +1,7 @@
 """A deployment as it runs in production: `spendscope web`, `worker` and `scheduler` as processes of their own, a real Redis.
 
 What a test breaks is broken for real: processes get SIGKILL or SIGSTOP, Redis forgets or is full, the metadata's file is
-locked by somebody else. `Breaker` stands between a process and a server, and drops, delays or swallows what goes through.
+locked by somebody else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,7 +21,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import redis
 
@@ -265,91 +264,3 @@ def until(true: Callable[[], Any], seconds: float, said: Callable[[], str] = str
     while not true():
         assert time.monotonic() < deadline, f"it did not happen within {seconds:g} s\n{said()}"
         time.sleep(0.05)
-
-
-Mode = Literal["pass", "refuse", "silent", "slow"]
-
-
-class Breaker:
-    """A TCP proxy in front of a server on this machine (a port, or a Unix socket).
-
-    `refuse` drops every connection, also those there are; `silent` takes what comes and gives nothing back, as a
-    connection does whose other end lost its power; `slow` holds every answer back for `delay` seconds.
-    """
-
-    def __init__(self, target: tuple[str, int] | Path) -> None:
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.port = int(self._listener.getsockname()[1])
-        self.mode: Mode = "pass"
-        self.delay = 0.0
-        self._open: set[socket.socket] = set()
-
-    def __enter__(self) -> Breaker:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._listener.close()
-        self._drop()
-
-    def set(self, mode: Mode, delay: float = 0.0) -> None:
-        self.mode, self.delay = mode, delay
-        if mode == "refuse":
-            self._drop()
-
-    @contextmanager
-    def broken(self, mode: Mode, delay: float = 0.0) -> Iterator[None]:
-        self.set(mode, delay)
-        try:
-            yield
-        finally:
-            self.set("pass")
-            # What was swallowed will never be answered: the connections are of no use to anybody.
-            self._drop()
-
-    def _drop(self) -> None:
-        for one in list(self._open):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                if self.mode == "refuse":
-                    near.close()
-                    continue
-                threading.Thread(target=self._serve, args=(near,), daemon=True).start()
-
-    def _serve(self, near: socket.socket) -> None:
-        if isinstance(self._target, Path):
-            far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            address: Any = str(self._target)
-        else:
-            far, address = socket.socket(), self._target
-        with near, far:
-            try:
-                far.connect(address)
-            except OSError:
-                return
-            self._open |= {near, far}
-            back = threading.Thread(target=self._pump, args=(far, near, True), daemon=True)
-            back.start()
-            self._pump(near, far, False)
-            back.join()
-            self._open -= {near, far}
-
-    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
-        with suppress(OSError):
-            while piece := source.recv(65536):
-                if answers and self.mode == "slow":
-                    time.sleep(self.delay)
-                if self.mode == "silent":
-                    continue
-                sink.sendall(piece)
-        for one in (source, sink):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)

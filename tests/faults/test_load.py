@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from app import access
+from tests.breaker import Breaker
 from tests.faults.conftest import is_soak
-from tests.faults.deployed import Breaker, Deployed, until
+from tests.faults.deployed import Deployed, until
 from tests.faults.traffic import PASSWORD, Answer, Traffic, percentile
 from tests.memoryinflux import memory_influx
 

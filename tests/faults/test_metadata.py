@@ -19,10 +19,13 @@ import pytest
 
 from app.adapters.mongodb import MongoMetadata
 from app.adapters.sqlite import LOCK_SECONDS, STEPS, SqliteMetadata
+from app.backends import Backends
+from app.core.jobs import Job
 from app.errors import CannotStart, Unavailable
-from app.ingest import watch
+from app.ingest import Outcome, Progress, ingest_object, watch
+from tests.breaker import Breaker
 from tests.faults.conftest import Running
-from tests.faults.deployed import Breaker, Deployed, free_port, until
+from tests.faults.deployed import Deployed, free_port, until
 from tests.faults.test_queue import done, fill, slowest, small_disk, submitted_while
 from tests.faults.world import cost_file, total_of
 from tests.workers.world import Clock, found, world_of
@@ -137,7 +140,7 @@ def test_m7_a_full_disk_is_503_reads_go_on_and_so_does_work_when_there_is_room(t
                 {"Idempotency-Key": f"during-{time.monotonic_ns()}"},
             )
             assert status in (202, 503), body
-            assert status == 202 or (b"disk" in body and headers["Retry-After"])
+            assert status == 202 or (b"cannot grow: the disk is full" in body and headers["Retry-After"])
             return status == 503
 
         # What the log still has room for may be taken.
@@ -189,6 +192,15 @@ def test_m8_what_was_acknowledged_is_there_after_kill_9(tmp_path: Path) -> None:
     assert said > 30
 
 
+def test_m8_what_is_acknowledged_is_on_the_disk(tmp_path: Path) -> None:
+    """What a power cut would show and kill -9 cannot: SQLite syncs each transaction (2 is FULL) before it says done."""
+    store = SqliteMetadata(tmp_path / "metadata.sqlite")
+    store.prepare()
+    for pragma, expected in (("synchronous", 2), ("journal_mode", "wal")):
+        assert store._connection().execute(f"PRAGMA {pragma}").fetchone()[0] == expected
+    store.close()
+
+
 def test_m9_a_store_of_a_newer_release_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "metadata.sqlite"
     SqliteMetadata(path).prepare()
@@ -204,26 +216,40 @@ def test_m9_a_store_of_a_newer_release_is_refused_and_left_as_it_is(tmp_path: Pa
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_m10_workers_whose_clocks_differ_by_an_hour_do_each_file_once_in_effect(tmp_path: Path, hours: int) -> None:
     """A lease looks over to the one that is ahead: it takes the job too. Its token is the newer one, and one flip counts."""
-
     right, wrong = Clock(), Clock()
     wrong.forward(3600 * hours)
     world = world_of(tmp_path, clock=right)
+    other = replace(world, clock=wrong, memo={})
     content = cost_file(1)
     (tmp_path / "costs" / "2026-11-20.csv").write_bytes(content)
     [job] = watch(world).jobs
-    other = replace(world, clock=wrong, memo={})
-    claimed = world.metadata.claim(
-        job.id, worker="right", now=right(), lease_until=right() + timedelta(seconds=world.settings.lease_seconds)
-    )
-    assert claimed is not None
-    took = run_job(other, job.id, HANDLERS)
-    assert (took is not None) == (hours > 0)
-    ended = world.metadata.finish(job.id, claimed.token, "done", now=right(), message="", result={})
-    assert ended == (hours < 0), "the one whose job was taken away can end it no more"
-    if hours > 0:
-        record = world.metadata.day_record(date(2026, 11, 20))
-        assert sum(part.current.amortized_cost for part in record.accounts.values()) == total_of(content)
-        assert found(world, job).status == "done"
+    old_token_did: list[bool] = []
+
+    def ahead(backends: Backends, job: Job, progress: Progress) -> Outcome:
+        until, token = right() + timedelta(seconds=12), job.token - 1
+        store = world.metadata
+        old_token_did.append(store.renew(job.id, token, lease_until=until, done_steps=1, all_steps=4, message="mine"))
+        old_token_did.append(store.finish(job.id, token, "failed", now=right(), message="mine"))
+        return HANDLERS["ingest"](backends, job, progress)
+
+    def unaware(backends: Backends, job: Job, _: Progress) -> Outcome:
+        """Does not hear that it has lost the job; the other one takes it, whole, just before this one's flip."""
+
+        def told(done: int, _of: int | None, _message: str) -> None:
+            if done == 3:
+                took = run_job(other, job.id, {"ingest": ahead})
+                assert (took is not None) == (hours > 0)
+
+        return ingest_object(backends, job.params, told, job_id=job.id)
+
+    run_job(world, job.id, {"ingest": unaware})
+    assert old_token_did == ([False, False] if hours > 0 else [])
+    ended, record = found(world, job), world.metadata.day_record(date(2026, 11, 20))
+    assert (ended.status, ended.token) == ("done", 2 if hours > 0 else 1)
+    # Each marked the day, and one of them flipped it.
+    assert (record.revision, record.restating) == (3 if hours > 0 else 2, False)
+    assert sum(part.current.amortized_cost for part in record.accounts.values()) == total_of(content)
+    assert [one.status for one in world.metadata.ingestions(limit=9).items] == ["ingested"]
     world.metadata.close()
 
 

@@ -20,7 +20,7 @@ from app.backends import Backends, utc_now
 from app.core.jobs import FINAL, Job
 from app.jobs import cancel, submit
 from app.redisserver import PrivateRedis
-from tests.workers.proxy import FaultProxy
+from tests.breaker import Breaker
 from tests.workers.world import found, world_of
 from workers.schedule import reap
 
@@ -225,13 +225,15 @@ def test_what_is_accepted_while_redis_is_down_is_done_later(deployed: Deployment
 
 def test_a_lost_answer_is_one_execution(deployed: Deployment) -> None:
     """Q6: Redis took the job, the reply never came; the web side and the scheduler both push it again."""
-    with FaultProxy(deployed.redis.socket) as proxy:
-        through = replace(deployed.backends, queue=RqQueue(proxy.url, job_timeout=60))
-        through.queue.check()
-        proxy.drop_reply_to(b"EVALSHA")
+    with Breaker(deployed.redis.socket) as proxy:
+        through = replace(deployed.backends, queue=RqQueue(f"redis://127.0.0.1:{proxy.port}/0", job_timeout=60))
+        # The server knows the script then: the first answer is no "never heard of it".
+        through.queue.push(deployed.submit("before"))
+        proxy.lose_answer_to(b"EVALSHA")
         job = submit(through, "ingest", {"folder": str(deployed.folder)}, key="a")
-        assert proxy.dropped == 1
+        assert proxy.lost == 1
         assert "queue does not answer" in (job.message or "")
+        assert deployed.backends.queue.missing([job]) == [], "it had arrived"
         deployed.backends.queue.push(job)
         through.queue._client.close()  # type: ignore[attr-defined]
     deployed.start("worker")
