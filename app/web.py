@@ -25,6 +25,15 @@ MEGABYTE: Final = 2**20
 UNUSED_FEATURES: Final = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
 """What no page here may ask a browser for."""
 
+SECURE_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": UNUSED_FEATURES,
+}
+"""Of every answer that does not say otherwise."""
+
 
 def create_app(backends: Backends) -> Dash:
     """A Dash app over these backends; `.server` is the Flask app."""
@@ -59,8 +68,14 @@ def create_server(backends: Backends) -> Flask:
     return server
 
 
+class Server(Flask):
+    def ensure_sync(self, func: Any) -> Any:
+        """Nothing here is a coroutine. Flask looks at each of some twenty hooks for every request."""
+        return func
+
+
 def _server(backends: Backends) -> Flask:
-    server = Flask("spendscope", static_folder=None)
+    server = Server("spendscope", static_folder=None)
     server.extensions["spendscope"] = backends
     # Assets carry a fingerprint in their address, so a browser need never ask for one again.
     server.config.update(
@@ -103,20 +118,17 @@ def _failed(error: Exception) -> None:
 def _secure(server: Flask, app: Dash) -> None:
     """Nothing is loaded from or framed by anywhere else; scripts in the page are known by their hash."""
     policy: dict[str, str] = {}
-    behind_tls = server.extensions["spendscope"].settings.behind_tls
+    headers = dict(SECURE_HEADERS)
+    if server.extensions["spendscope"].settings.behind_tls:
+        headers["Strict-Transport-Security"] = f"max-age={ONE_YEAR}"
 
     def add(response: Response) -> Response:
         if not policy:
             policy["text"] = _policy(app)
         if response.mimetype == "text/html":
             response.headers.setdefault("Content-Security-Policy", policy["text"])
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
-        response.headers.setdefault("Referrer-Policy", "same-origin")
-        response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
-        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-        response.headers.setdefault("Permissions-Policy", UNUSED_FEATURES)
-        if behind_tls:
-            response.headers.setdefault("Strict-Transport-Security", f"max-age={ONE_YEAR}")
+        there = {name.lower() for name, _ in response.headers}
+        response.headers.extend([(name, value) for name, value in headers.items() if name.lower() not in there])
         return response
 
     server.after_request(add)

@@ -58,7 +58,8 @@ class Amounts:
 
     def decimal(self) -> Decimal:
         """The exact sum of all values."""
-        return self.sum().map(np.atleast_1d).decimals()[0]
+        flat = self.parts.reshape(len(self.parts), -1)
+        return Amounts(flat.sum(axis=1, dtype=np.int64)[:, np.newaxis]).decimals()[0]
 
     def decimals(self) -> list[Decimal]:
         """Each value of a one-dimensional array."""
@@ -100,6 +101,10 @@ class Amounts:
         high *= LIMB
         high += self.parts[1]
         return high
+
+    def sort_keys(self) -> list[Ints]:
+        """What orders a one-dimensional array by value, the most significant first."""
+        return list(self.normalised().parts) if self._packed is None else [self._packed]
 
     def nonzero(self) -> NDArray[np.bool_]:
         return np.asarray(reduce(np.bitwise_or, self.parts) != 0)

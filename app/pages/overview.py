@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -10,6 +11,7 @@ from dash import ClientsideFunction, Dash, Input, Output, html, no_update
 
 from app.backends import current
 from app.core.charges import COSTS
+from app.figures.usage import Usage
 from app.pages import address as addresses
 from app.pages import panels
 from app.pages.address import LEVELS, Address
@@ -209,11 +211,12 @@ def _shown(view: View) -> tuple[Any, ...]:
     if view.is_empty:
         store = _store(address, {}, panels.options(view))
         return (store, *head, *states, panels.no_match(view), "grid away", *(no_update for _ in FILLED))
-    store = _store(address, panels.figures(view), panels.options(view))
-    return (store, *head, *states, None, "grid", *_filled(view))
+    used = panels.usage_rows(view)
+    store = _store(address, panels.figures(view, used), panels.options(view))
+    return (store, *head, *states, None, "grid", *_filled(view, used))
 
 
-def _filled(view: View) -> tuple[Any, ...]:
+def _filled(view: View, used: Sequence[Usage]) -> tuple[Any, ...]:
     return (
         panels.total(view),
         panels.group_tabs(view.address),
@@ -224,7 +227,7 @@ def _filled(view: View) -> tuple[Any, ...]:
         panels.region_note(view),
         panels.comparison_note(view),
         panels.comparison_totals(view),
-        panels.usage_note(view),
+        panels.usage_note(view, used),
         panels.breakdown(view),
         panels.csv_href(view),
     )
