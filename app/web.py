@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from dash import Dash
 from flask import Flask, Response, abort
@@ -55,6 +55,7 @@ def create_app(backends: Backends) -> Dash:
     app.layout = shell.shell([(path, name, image) for path, name, image, _ in PAGES], api_docs=True)
     register_all(app)
     callbacks.guard(server, app.callback_map)
+    callbacks.draw_pages(server, app.callback_map, _is_pure, _failed)
     server.extensions["spendscope-gate"].callbacks = app.callback_map
     _secure(server, app)
     # dash#3971: the first request of a threaded process may be served before Dash has registered its bundles.
@@ -108,7 +109,7 @@ def _is_pure(body: Any) -> bool:
     return any(output.startswith(f"..{name}.data...") for name in PURE)
 
 
-def _failed(error: Exception) -> None:
+def _failed(error: Exception) -> NoReturn:
     """A callback raised: the browser shows the sentence of the problem, the log has the trace under its reference."""
     if isinstance(error, SpendscopeError):
         abort(problems.of_spendscope(error))

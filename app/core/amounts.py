@@ -103,8 +103,11 @@ class Amounts:
         return high
 
     def sort_keys(self) -> list[Ints]:
-        """What orders a one-dimensional array by value, the most significant first."""
-        return list(self.normalised().parts) if self._packed is None else [self._packed]
+        """What orders a one-dimensional array of sums by value, the most significant first."""
+        high = self.parts[0]
+        if len(self.parts) == 2 and (not high.size or max(-int(high.min()), int(high.max())) < _MOST_PACKED):
+            return [high * LIMB + self.parts[1]]
+        return list(self.normalised().parts)
 
     def nonzero(self) -> NDArray[np.bool_]:
         return np.asarray(reduce(np.bitwise_or, self.parts) != 0)

@@ -42,7 +42,7 @@ Filters = tuple[tuple[str, tuple[str, ...]], ...]
 MOST_PLANS: Final = 100
 """Of a read model: one takes eight bytes for each column that is chosen, and a page uses a dozen or two."""
 
-ROOM: Final = 3
+ROOM: Final = 8
 """Months are added up in a table of all combinations of values where it is at most so many times as wide as they are."""
 
 
@@ -194,11 +194,12 @@ class Rollup:
         merged = _merged(parts, [self._values_of(name) for name in query.group_by], len(periods))
         shown = merged.order if query.group_by else np.zeros(1, np.intp)
         exact = Amounts(merged.sums.take(shown, axis=2).transpose(0, 2, 1))
-        absent = merged.absent.take(shown, axis=1).T
-        lacking = absent.any(axis=1)
         days = tuple(chain.from_iterable(part.span.days for part in parts))
         amounts = exact.floats()
-        if lacking.any():
+        lacking = np.zeros(len(shown), np.bool_)
+        if merged.absent is not None:
+            absent = merged.absent.take(shown, axis=1).T
+            lacking |= absent.any(axis=1)
             amounts[absent] = np.nan
         if len(days) < len(query.range):
             amounts[:, ~merged.ingested] = np.nan
@@ -209,7 +210,7 @@ class Rollup:
             amounts=amounts,
             present=merged.present.take(shown, axis=1).T,
             exact=exact,
-            lacking=np.asarray(lacking),
+            lacking=lacking,
             total=exact.decimal() if days and not lacking.any() else None,
             days=days,
         )
@@ -410,13 +411,16 @@ def _any(marks: NDArray[np.bool_], span: _Span, plan: _Plan) -> NDArray[np.bool_
 
 @dataclass(frozen=True)
 class _Merged:
-    """All months added up: arrays are [period, group], `order` is that of the groups that occur, largest first."""
+    """All months added up: arrays are [period, group], `order` is that of the groups that occur, largest first.
+
+    `absent` None: no amount is lacking.
+    """
 
     values: Sequence[_Values]
     codes: Sequence[Codes]
     sums: AnyArray
     present: NDArray[np.bool_]
-    absent: NDArray[np.bool_]
+    absent: NDArray[np.bool_] | None
     ingested: NDArray[np.bool_]
 
     @cached_property
@@ -425,12 +429,12 @@ class _Merged:
         shown = np.flatnonzero(self.present.any(axis=0))
         amounts = Amounts(self.sums.sum(axis=1).take(shown, axis=1)).sort_keys()
         names = [values.rank[code[shown]] for values, code in zip(self.values, self.codes, strict=True)]
-        lacking = np.asarray(self.absent.any(axis=0))[shown]
-        return shown[np.lexsort([*reversed(names), *(-part for part in reversed(amounts)), lacking])]
+        lacking = [] if self.absent is None else [np.asarray(self.absent.any(axis=0))[shown]]
+        return shown[np.lexsort([*reversed(names), *(-part for part in reversed(amounts)), *lacking])]
 
     def groups(self, chosen: NDArray[np.intp]) -> tuple[tuple[str, ...], ...]:
         texts = [
-            [values.texts[i] for i in code[chosen].tolist()]
+            map(values.texts.__getitem__, code[chosen].tolist())
             for values, code in zip(self.values, self.codes, strict=True)
         ]
         return tuple(zip(*texts, strict=True))
@@ -441,7 +445,8 @@ def _merged(parts: Sequence[_Part], values: Sequence[_Values], periods: int) -> 
     width = len(codes[0]) if values else 1
     depth = max((len(part.sums) for part in parts), default=2)
     sums = np.zeros((depth, periods, width), np.int64)
-    present, absent = np.zeros((periods, width), np.bool_), np.zeros((periods, width), np.bool_)
+    present = np.zeros((periods, width), np.bool_)
+    absent = np.zeros_like(present) if any(part.absent is not None for part in parts) else None
     ingested = np.zeros(periods, np.bool_)
     for part, place in zip(parts, places, strict=True):
         rows = part.span.periods
@@ -450,7 +455,7 @@ def _merged(parts: Sequence[_Part], values: Sequence[_Values], periods: int) -> 
         for total, added in zip(sums, part.sums, strict=False):
             total[where] += added
         present[where] |= part.present
-        if part.absent is not None:
+        if absent is not None and part.absent is not None:
             absent[where] |= part.absent
     return _Merged(values, codes, sums, present, absent, ingested)
 

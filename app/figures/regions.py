@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Final
 
 import numpy as np
@@ -67,13 +67,9 @@ def cells(frame: CostFrame, services: Collection[str], regions: Collection[str])
 
 def _sums(codes: Mapping[str, int], values: Floats, there: Any) -> dict[str, float]:
     """Sum of each name that has a charge (`there`), largest first, those that are not known last."""
-    found = {
-        name: value for name, value, is_there in zip(codes, values.tolist(), there.tolist(), strict=True) if is_there
-    }
-    order = sorted(
-        found, key=lambda name: (math.isnan(found[name]), -found[name] if found[name] == found[name] else 0.0, name)
-    )
-    return {name: found[name] for name in order}
+    unknown = np.isnan(values)
+    keys = zip(unknown.tolist(), np.where(unknown, 0.0, -values).tolist(), codes, values.tolist(), strict=True)
+    return {name: value for _, _, name, value in sorted(compress(keys, there.tolist()))}
 
 
 def per_region(

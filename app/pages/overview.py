@@ -11,11 +11,12 @@ from dash import ClientsideFunction, Dash, Input, Output, html, no_update
 
 from app.backends import current
 from app.core.charges import COSTS
+from app.costs import snapshot
 from app.figures.usage import Usage
 from app.pages import address as addresses
 from app.pages import panels
 from app.pages.address import LEVELS, Address
-from app.pages.view import DRAWING, View, look
+from app.pages.view import DRAWING, View, looked
 from app.ui import controls, parts, words
 from app.ui.shell import Ids as Shell
 from app.ui.tags import attributes, finished
@@ -80,11 +81,11 @@ def draw(search: str | None) -> tuple[Any, ...]:
     """The whole page for an address."""
     backends = current()
     address = addresses.read(search if isinstance(search, str) else "", backends.today())
-    view = look(backends, address)
-    if view is None:
+    now = snapshot(backends)
+    if now.known is None:
         return _empty(address)
     with DRAWING:
-        return _shown(view)
+        return _shown(looked(backends, now, now.known, address))
 
 
 def drawn(search: str | None) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -494,14 +494,16 @@ def breakdown(view: View) -> Children:
     rows = [_row(view, row, trends[row], href) for row in range(min(len(frame.groups), ROWS))]
     rest = len(frame.groups) - len(rows)
     body = [*rows, *([_rest_row(view, rest, trends[-1])] if rest else [])]
-    return html.Table([_table_head(view), html.Tbody(body), html.Tfoot(_total_row(view))], className="breakdown")
+    head = _table_head(NOUNS[view.address.dimension], view.comparison.days if view.comparison else None)
+    return html.Table([head, html.Tbody(body), html.Tfoot(_total_row(view))], className="breakdown")
 
 
-def _table_head(view: View) -> html.Element:
-    days = words.counted(view.comparison.days, "complete day") if view.comparison else "complete days"
+@lru_cache(maxsize=500)
+def _table_head(noun: str, complete_days: int | None) -> html.Element:
+    days = words.counted(complete_days, "complete day") if complete_days is not None else "complete days"
     first = html.Tr(
         [
-            html.Th(NOUNS[view.address.dimension].capitalize(), rowSpan=2, scope="col"),
+            html.Th(noun.capitalize(), rowSpan=2, scope="col"),
             html.Th("Trend", rowSpan=2, scope="col", className="trend"),
             html.Th("Cost", rowSpan=2, scope="col", className="number"),
             html.Th("Share", rowSpan=2, scope="col", className="number"),

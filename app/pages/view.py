@@ -19,7 +19,7 @@ from app.core.charges import COSTS, DEFAULT_METRIC
 from app.core.periods import DAY, DateRange, next_month
 from app.core.query import CostQuery
 from app.core.rollup import CostFrame, Rollup
-from app.costs import CostAnswer, Freshness, Snapshot, snapshot
+from app.costs import CostAnswer, Freshness, Snapshot
 from app.figures.regions import Cells, cells
 from app.figures.spend import Series, stacked
 from app.figures.theme import colours
@@ -131,16 +131,8 @@ class View:
         return not self.spend.frame.groups
 
 
-def look(backends: Backends, address: Address) -> View | None:
-    """Ask for everything, of one moment; None when there is no data at all yet."""
-    now = snapshot(backends)
-    if now.known is None:
-        return None
-    with DRAWING:
-        return _looked(backends, now, now.known, address)
-
-
-def _looked(backends: Backends, now: Snapshot, known: DateRange, address: Address) -> View:
+def looked(backends: Backends, now: Snapshot, known: DateRange, address: Address) -> View:
+    """Ask for everything, of one moment; `known` is that moment's, as it must not be None."""
     query = address.query.per(granularity_for(len(address.days)))
     grouped = query.grouped(address.dimension)
     spend = now.ask(grouped)
