@@ -16,7 +16,7 @@ from gunicorn.app.base import BaseApplication
 
 from app.backends import Backends
 from app.config import Settings
-from app.connections import Leaving, LeavingArbiter, TimelyWorker
+from app.connections import Leaving, LeavingArbiter, Loads, TimelyWorker, give_place
 from app.errors import BadCredentials, CannotStart, Unavailable
 from app.launcher import check_address
 
@@ -42,12 +42,14 @@ class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.leaving = Leaving()
+        self.loads = Loads(settings.web_processes)
         super().__init__()
 
     def load_config(self) -> None:
         for name, value in gunicorn_options(self.settings).items():
             self.cfg.set(name, value)
         self.cfg.set("pre_request", self._last_request)
+        self.cfg.set("pre_fork", give_place)
 
     def _last_request(self, worker: Any, _: Any) -> None:
         """While leaving, every answer is the last one of its connection."""
