@@ -29,7 +29,7 @@ class Answer:
     body: bytes
     content_type: str
     encoding: str | None
-    output: str
+    output: str = ""
 
     def response(self) -> Response:
         headers = [("Vary", "Accept-Encoding")]

@@ -392,12 +392,21 @@ def _together(cells: AnyArray, span: _Span, plan: _Plan, adding: np.ufunc, dtype
     """A grid's [..., day, column] by period and group."""
     picked = cells[..., span.rows, :]
     if span.starts is not None:
-        picked = adding.reduceat(picked, span.starts, axis=-2, dtype=dtype)
+        picked = _reduced(picked, span.starts, -2, adding, dtype)
     if plan.order is not None:
         picked = picked.take(plan.order, axis=-1)
     if plan.starts is None:
         return picked
-    return adding.reduceat(picked, plan.starts, axis=-1, dtype=dtype) if len(plan.starts) else picked[..., :0]
+    return _reduced(picked, plan.starts, -1, adding, dtype) if len(plan.starts) else picked[..., :0]
+
+
+def _reduced(
+    cells: AnyArray, starts: NDArray[np.intp], axis: int, adding: np.ufunc, dtype: type[np.generic]
+) -> AnyArray:
+    """`adding.reduceat`, which is slow where all of it is one."""
+    if len(starts) == 1:
+        return np.asarray(adding.reduce(cells, axis=axis, dtype=dtype, keepdims=True))
+    return adding.reduceat(cells, starts, axis=axis, dtype=dtype)
 
 
 def _summed(parts: AnyArray, span: _Span, plan: _Plan) -> AnyArray:

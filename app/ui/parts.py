@@ -142,6 +142,8 @@ SPARK: Final = (
     "vector-effect='non-scaling-stroke' d='{}'/%3E%3C/svg%3E\")"
 )
 HOLE: Final = -1
+LEAST: Final = 1e-20
+"""No amount is smaller, and less than this apart is the same."""
 
 
 def _heights(rows: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -151,7 +153,7 @@ def _heights(rows: NDArray[np.float64]) -> NDArray[np.int64]:
     # A trend shows its shape, but a tenth is the least that fills the height: noise must not look like news.
     with np.errstate(invalid="ignore"):
         height = np.maximum(top - low, np.abs(top) / 10)
-        heights = 19 - np.rint((rows - low) * (18 / np.where(height > 0, height, 1.0)))
+        heights = 19 - np.rint((rows - low) * (18 / np.where(height > LEAST, height, 1.0)))
     return np.where(np.isnan(heights), HOLE, heights).astype(np.int64)
 
 
