@@ -11,9 +11,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 
 PATH: Final = "/_dash-update-component"
 OVERHEAD: Final = 600
@@ -24,16 +24,18 @@ State = Callable[[], Hashable]
 
 @dataclass(frozen=True)
 class Answer:
+    """`output` is the callback that was answered, as Dash names it."""
+
     body: bytes
     content_type: str
     encoding: str | None
+    output: str = ""
 
     def response(self) -> Response:
-        found = Response(self.body, content_type=self.content_type)
-        found.headers["Vary"] = "Accept-Encoding"
+        headers = [("Vary", "Accept-Encoding")]
         if self.encoding:
-            found.headers["Content-Encoding"] = self.encoding
-        return found
+            headers.append(("Content-Encoding", self.encoding))
+        return Response(self.body, headers=headers, content_type=self.content_type)
 
 
 @dataclass(frozen=True)
@@ -88,29 +90,38 @@ def keep_answers(server: Flask, answers: Answers, state: State, is_pure: Callabl
 
     Call it before compression is set up, so that the compressed bytes are what is kept.
     """
+    if not answers.most_bytes:
+        return
 
     def look_up() -> Response | None:
-        if request.path != PATH or request.method != "POST":
+        asked: Request = request._get_current_object()  # type: ignore[attr-defined]
+        if asked.path != PATH or asked.method != "POST":
             return None
-        key = Key(state(), request.headers.get("Accept-Encoding", ""), request.get_data())
+        key = Key(state(), asked.environ.get("HTTP_ACCEPT_ENCODING", ""), asked.get_data())
         found = answers.get(key)
         if found is None:
             g.spendscope_answer_key = key
             return None
+        g.spendscope_output = found.output
         return found.response()
 
     def keep(response: Response) -> Response:
         key: Key | None = g.pop("spendscope_answer_key", None)
-        finished = key is not None and response.status_code == 200 and not response.is_streamed
-        if key and finished and is_pure(request.get_json(silent=True)) and state() == key.state:
-            answers.put(key, _answer(response))
+        if key is None or response.status_code != 200 or response.is_streamed:
+            return response
+        asked: Any = request.get_json(silent=True)
+        if is_pure(asked) and state() == key.state:
+            answers.put(key, _answer(response, asked["output"]))
         return response
 
     server.before_request(look_up)
     server.after_request(keep)
 
 
-def _answer(response: Response) -> Answer:
+def _answer(response: Response, output: str) -> Answer:
     return Answer(
-        response.get_data(), response.content_type or "application/json", response.headers.get("Content-Encoding")
+        body=response.get_data(),
+        content_type=response.content_type or "application/json",
+        encoding=response.headers.get("Content-Encoding"),
+        output=output,
     )

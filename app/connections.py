@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any, Final
 
 from gunicorn.arbiter import Arbiter
@@ -25,6 +26,9 @@ READ_SECONDS: Final = 15.0
 
 SEND_SECONDS: Final = 20
 """How long a client may take nothing of an answer."""
+
+AFTER_YOU_SECONDS: Final = 0.002
+"""How long a process leaves a new connection to one that has fewer."""
 
 CLOSING_THREADS: Final = 2
 """They wait for clients to close what was answered for the last time."""
@@ -43,6 +47,25 @@ class Leaving:
 
     def __call__(self) -> bool:
         return bool(self._shared[0])
+
+
+class Loads:
+    """How many connections each process of this server has; known to all that are forked after it was made."""
+
+    def __init__(self, processes: int) -> None:
+        self._shared = memoryview(mmap.mmap(-1, 4 * processes)).cast("I")
+
+    def tell(self, place: int, connections: int) -> None:
+        self._shared[place % len(self._shared)] = connections
+
+    def least(self) -> int:
+        return min(self._shared)
+
+
+def give_place(arbiter: Arbiter, worker: TimelyWorker) -> None:
+    """gunicorn's `pre_fork`: the new process counts where no living one does."""
+    taken = {other.place for other in arbiter.WORKERS.values()}
+    worker.place = next(place for place in count() if place not in taken)
 
 
 class LeavingArbiter(Arbiter):  # type: ignore[misc]
@@ -84,11 +107,25 @@ class TimelyWorker(ThreadWorker):  # type: ignore[misc]
 
     Here the main loop waits for first bytes, and a connection is cut for reading when its request has not arrived in
     time. An answer under way is not touched. The main loop does not wait for clients to close, as gunicorn's does for 2 s.
+
+    Of a crowd that comes at once, the process that wakes up first would take nearly all, and keep them as long as they
+    stay: half of them would wait for one processor while another is idle. So one that has more connections than another
+    lets it go first.
     """
+
+    place = 0
+    """Where in `loads` this process counts."""
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
         self._reading: dict[int, _Reading] = {}
+        self._loads: Loads = self.app.loads
+
+    def accept(self, listener: Any) -> None:
+        if self.nr_conns > self._loads.least():
+            time.sleep(AFTER_YOU_SECONDS)
+        super().accept(listener)
+        self._loads.tell(self.place, self.nr_conns)
 
     def init_process(self) -> None:
         self._closing = ThreadPoolExecutor(CLOSING_THREADS, thread_name_prefix="close")
@@ -131,8 +168,9 @@ class TimelyWorker(ThreadWorker):  # type: ignore[misc]
         return super().handle_request(req, conn)
 
     def murder_pending(self) -> None:
-        """gunicorn calls it once a second from its main loop."""
+        """gunicorn calls it from its main loop, at least once a second."""
         super().murder_pending()
+        self._loads.tell(self.place, self.nr_conns)
         now = time.monotonic()
         for reading in list(self._reading.values()):
             if now > reading.until:

@@ -360,6 +360,8 @@ class Gate:
     def mark(self, response: Response) -> Response:
         """Nobody keeps what was made for somebody who signed in."""
         asking: Principal | None = g.get("spendscope_principal")
+        if asking is LOCAL:
+            return response
         if asking is not None and asking.via != "local" and not request.path.startswith(STATIC_PATHS):
             response.headers["Cache-Control"] = "private, no-store"
         elif asking is None and not self.is_known_public():

@@ -52,6 +52,10 @@ def ids() -> Ids:
     return _ids.get({})
 
 
+OURS: Final = {"is_ours": True}
+"""`extra` of a record whose message has no text from anywhere else: nothing in it needs to be hidden."""
+
+
 def bind(**more: str | None) -> Token[Ids]:
     """Have every record of this thread carry these too, until `unbind`."""
     return _ids.set({**ids(), **{name: value for name, value in more.items() if value}})
@@ -113,6 +117,8 @@ class _Lines(logging.Formatter):
         self._hide = hide
 
     def _message(self, record: logging.LogRecord) -> str:
+        if getattr(record, "is_ours", False):
+            return record.getMessage()
         try:
             return self._hide(record.getMessage())
         except Exception:  # arguments that do not fit: the record still matters
@@ -167,6 +173,9 @@ def _escaped(letter: str) -> str:
 def configure(level: str, form: str, secrets: Iterable[str] = ()) -> None:
     """Set up the root logger of this process; libraries only speak up from `warning`. What nobody catches, in any
     thread, and Python's warnings become records too."""
+    # No line tells these, and finding them out for every record costs more than writing it (Python's logging HOWTO).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     handler = logging.StreamHandler(sys.stderr)
     hide = Hiding([*secrets, *(os.environ.get(name, "") for name in FOREIGN_SECRETS)])
     handler.setFormatter(JsonLines(hide) if form == "json" else TextLines(hide))

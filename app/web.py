@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from dash import Dash
 from flask import Flask, Response, abort
@@ -24,6 +24,15 @@ ONE_YEAR: Final = 31_536_000
 MEGABYTE: Final = 2**20
 UNUSED_FEATURES: Final = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
 """What no page here may ask a browser for."""
+
+SECURE_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": UNUSED_FEATURES,
+}
+"""Of every answer that does not say otherwise."""
 
 
 def create_app(backends: Backends) -> Dash:
@@ -46,6 +55,7 @@ def create_app(backends: Backends) -> Dash:
     app.layout = shell.shell([(path, name, image) for path, name, image, _ in PAGES], api_docs=True)
     register_all(app)
     callbacks.guard(server, app.callback_map)
+    callbacks.draw_pages(server, app.callback_map, _is_pure, _failed)
     server.extensions["spendscope-gate"].callbacks = app.callback_map
     _secure(server, app)
     # dash#3971: the first request of a threaded process may be served before Dash has registered its bundles.
@@ -59,8 +69,14 @@ def create_server(backends: Backends) -> Flask:
     return server
 
 
+class Server(Flask):
+    def ensure_sync(self, func: Any) -> Any:
+        """Nothing here is a coroutine. Flask looks at each of some twenty hooks for every request."""
+        return func
+
+
 def _server(backends: Backends) -> Flask:
-    server = Flask("spendscope", static_folder=None)
+    server = Server("spendscope", static_folder=None)
     server.extensions["spendscope"] = backends
     # Assets carry a fingerprint in their address, so a browser need never ask for one again.
     server.config.update(
@@ -93,7 +109,7 @@ def _is_pure(body: Any) -> bool:
     return any(output.startswith(f"..{name}.data...") for name in PURE)
 
 
-def _failed(error: Exception) -> None:
+def _failed(error: Exception) -> NoReturn:
     """A callback raised: the browser shows the sentence of the problem, the log has the trace under its reference."""
     if isinstance(error, SpendscopeError):
         abort(problems.of_spendscope(error))
@@ -103,20 +119,17 @@ def _failed(error: Exception) -> None:
 def _secure(server: Flask, app: Dash) -> None:
     """Nothing is loaded from or framed by anywhere else; scripts in the page are known by their hash."""
     policy: dict[str, str] = {}
-    behind_tls = server.extensions["spendscope"].settings.behind_tls
+    headers = dict(SECURE_HEADERS)
+    if server.extensions["spendscope"].settings.behind_tls:
+        headers["Strict-Transport-Security"] = f"max-age={ONE_YEAR}"
 
     def add(response: Response) -> Response:
         if not policy:
             policy["text"] = _policy(app)
         if response.mimetype == "text/html":
             response.headers.setdefault("Content-Security-Policy", policy["text"])
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
-        response.headers.setdefault("Referrer-Policy", "same-origin")
-        response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
-        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-        response.headers.setdefault("Permissions-Policy", UNUSED_FEATURES)
-        if behind_tls:
-            response.headers.setdefault("Strict-Transport-Security", f"max-age={ONE_YEAR}")
+        there = {name.lower() for name, _ in response.headers}
+        response.headers.extend([(name, value) for name, value in headers.items() if name.lower() not in there])
         return response
 
     server.after_request(add)

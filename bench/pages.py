@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -125,8 +125,14 @@ def _plain(pa: Any, table: Any, day: date) -> Any:
 
 @contextmanager
 def served(arguments: list[str], environment: dict[str, str], port: int) -> Iterator[int]:
-    """A server process that answers on the port; its process id."""
-    process = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **environment})
+    """A server process that answers on the port; its process id. Its log goes to a file, as it would where it is used:
+    thousands of lines on a terminal are not read by anybody, and slow down who writes them."""
+    with tempfile.TemporaryFile() as log:
+        yield from _served(arguments, environment, port, log)
+
+
+def _served(arguments: list[str], environment: dict[str, str], port: int, log: IO[bytes]) -> Iterator[int]:
+    process = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **environment}, stderr=log)
     try:
         until = time.monotonic() + 120
         while True:
@@ -135,6 +141,8 @@ def served(arguments: list[str], environment: dict[str, str], port: int) -> Iter
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > until:
+                    log.seek(0)
+                    sys.stderr.buffer.write(log.read())
                     raise
                 time.sleep(0.2)
         yield process.pid

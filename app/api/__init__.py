@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from flask import Blueprint, Response, current_app, g, request
+from flask import Blueprint, Request, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, default_exceptions
 from werkzeug.exceptions import NotFound as NoSuchPath
 
@@ -128,8 +128,9 @@ def _count(api: Blueprint, requests: Requests) -> None:
     def end(response: Response) -> Response:
         began = g.pop("spendscope_began", None)
         if began is not None:
-            route = request.url_rule.rule if request.url_rule else "none"
-            method = request.method if request.method in METHODS else "other"
+            asked: Request = request._get_current_object()  # type: ignore[attr-defined]
+            route = asked.url_rule.rule if asked.url_rule else "none"
+            method = asked.method if asked.method in METHODS else "other"
             callback = _callback() if route == CALLBACK_PATH and response.status_code == 200 else None
             requests.count(method, route, response.status_code, time.perf_counter() - began, callback)
         return response
@@ -140,8 +141,10 @@ def _count(api: Blueprint, requests: Requests) -> None:
 
 def _callback() -> str | None:
     """What the callback that was asked for draws; None for what is no callback of this app."""
-    gate, body = current_app.extensions.get("spendscope-gate"), request.get_json(silent=True)
-    output = body.get("output") if isinstance(body, dict) else None
+    gate, output = current_app.extensions.get("spendscope-gate"), g.get("spendscope_output")
+    if output is None:  # a kept answer knows what it was asked for
+        body = request.get_json(silent=True)
+        output = body.get("output") if isinstance(body, dict) else None
     known = gate is not None and isinstance(output, str) and output in gate.callbacks
     return first_output(str(output)) if known else None
 

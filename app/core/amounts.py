@@ -58,7 +58,8 @@ class Amounts:
 
     def decimal(self) -> Decimal:
         """The exact sum of all values."""
-        return self.sum().map(np.atleast_1d).decimals()[0]
+        flat = self.parts.reshape(len(self.parts), -1)
+        return Amounts(flat.sum(axis=1, dtype=np.int64)[:, np.newaxis]).decimals()[0]
 
     def decimals(self) -> list[Decimal]:
         """Each value of a one-dimensional array."""
@@ -100,6 +101,13 @@ class Amounts:
         high *= LIMB
         high += self.parts[1]
         return high
+
+    def sort_keys(self) -> list[Ints]:
+        """What orders a one-dimensional array of sums by value, the most significant first."""
+        high = self.parts[0]
+        if len(self.parts) == 2 and (not high.size or max(-int(high.min()), int(high.max())) < _MOST_PACKED):
+            return [high * LIMB + self.parts[1]]
+        return list(self.normalised().parts)
 
     def nonzero(self) -> NDArray[np.bool_]:
         return np.asarray(reduce(np.bitwise_or, self.parts) != 0)

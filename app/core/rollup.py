@@ -9,11 +9,14 @@ from a file that all web processes share.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -34,6 +37,13 @@ SMALL_GRIDS: Final = (
 )
 Codes = NDArray[np.int32]
 AnyArray = NDArray[Any]
+Filters = tuple[tuple[str, tuple[str, ...]], ...]
+
+MOST_PLANS: Final = 100
+"""Of a read model: one takes eight bytes for each column that is chosen, and a page uses a dozen or two."""
+
+ROOM: Final = 8
+"""Months are added up in a table of all combinations of values where it is at most so many times as wide as they are."""
 
 
 @dataclass(frozen=True)
@@ -173,29 +183,35 @@ class Rollup:
         self.months = tuple(sorted(months, key=lambda month: month.first))
         self.days: tuple[date, ...] = tuple(day for month in self.months for day in month.days)
         self._values: dict[str, _Values] = {}
-        self._plans: dict[tuple[int, tuple[str, ...]], _Plan] = {}
+        self._firsts = [month.first for month in self.months]
+        self._plans: dict[tuple[int, tuple[str, ...], Filters], _Plan] = {}
+        self._units: dict[tuple[int, ...], dict[str, str | None]] = {}
 
     def frame(self, query: CostQuery) -> CostFrame:
         """Answer a question. Costs a few array operations for each month the range touches."""
-        periods = periods_of(query.range, query.granularity)
-        parts = [part for place in range(len(self.months)) if (part := self._part(place, query)) is not None]
+        periods = tuple(periods_of(query.range, query.granularity))
+        parts = [part for place in self._touched(query.range) if (part := self._part(place, query)) is not None]
         merged = _merged(parts, [self._values_of(name) for name in query.group_by], len(periods))
         shown = merged.order if query.group_by else np.zeros(1, np.intp)
-        exact = Amounts(merged.sums[:, :, shown].transpose(0, 2, 1))
-        absent = merged.absent[:, shown].T
-        days = tuple(day for part in parts for day in part.span.days)
+        exact = Amounts(merged.sums.take(shown, axis=2).transpose(0, 2, 1))
+        days = tuple(chain.from_iterable(part.span.days for part in parts))
         amounts = exact.floats()
-        amounts[absent] = np.nan
-        amounts[:, ~merged.ingested] = np.nan
+        lacking = np.zeros(len(shown), np.bool_)
+        if merged.absent is not None:
+            absent = merged.absent.take(shown, axis=1).T
+            lacking |= absent.any(axis=1)
+            amounts[absent] = np.nan
+        if len(days) < len(query.range):
+            amounts[:, ~merged.ingested] = np.nan
         return CostFrame(
             query=query,
-            periods=tuple(periods),
+            periods=periods,
             groups=merged.groups(shown) if query.group_by else ((),),
             amounts=amounts,
-            present=merged.present[:, shown].T,
+            present=merged.present.take(shown, axis=1).T,
             exact=exact,
-            lacking=np.asarray(absent.any(axis=1)),
-            total=exact.decimal() if days and not absent.any() else None,
+            lacking=lacking,
+            total=exact.decimal() if days and not lacking.any() else None,
             days=days,
         )
 
@@ -206,43 +222,49 @@ class Rollup:
 
     def units(self, query: CostQuery) -> dict[str, str | None]:
         """The usage unit of each service under the query's service filter; None when it has several or none."""
-        found: dict[str, set[str]] = {}
+        places = tuple(place for place in self._touched(query.range) if self.months[place].touches(query.range))
+        found = self._units.get(places)
+        if found is None:
+            found = self._units[places] = _units_over(self.months[place] for place in places)
         services = query.values("service")
-        for month in self.months:
-            if month.touches(query.range):
-                for service, units in month.units.items():
-                    if not services or service in services:
-                        found.setdefault(service, set()).update(units)
-        return {service: next(iter(units)) or None if len(units) == 1 else None for service, units in found.items()}
+        return {name: unit for name, unit in found.items() if not services or name in services}
+
+    def _touched(self, days: DateRange) -> range:
+        """Places of the months that may have a day of the range."""
+        first = bisect_right(self._firsts, days.start) - 1
+        return range(max(first, 0), bisect_left(self._firsts, days.end))
 
     def _part(self, place: int, query: CostQuery) -> _Part | None:
         """What one month adds to an answer; None when it has no day of the range."""
-        month = self.months[place]
-        span = _span(month.days, query.range, query.granularity) if month.touches(query.range) else None
+        span = _span(self.months[place].days, query.range, query.granularity)
         if span is None:
             return None
-        grid = month.grid_for(frozenset(query.group_by) | {name for name, _ in query.filters})
-        chosen = _columns(month, grid, query.filters)
-        plan = self._plan(place, grid, query.group_by, chosen)
+        plan = self._plan(place, query)
+        grid = plan.grid
         lacks = query.metric == MAY_BE_ABSENT and grid.absent is not None
         return _Part(
             span=span,
-            codes=plan.codes,
+            plan=plan,
             sums=_summed(grid.amounts[query.metric].parts, span, plan),
             present=_any(grid.present, span, plan),
             absent=_any(grid.absent, span, plan) if lacks and grid.absent is not None else None,
         )
 
-    def _plan(self, place: int, grid: Grid, group_by: tuple[str, ...], chosen: NDArray[np.intp] | None) -> _Plan:
-        """How the grid's columns become groups; kept where no filter chooses among them."""
-        kept = self._plans.get((place, group_by)) if chosen is None else None
-        if kept is not None:
-            return kept
+    def _plan(self, place: int, query: CostQuery) -> _Plan:
+        """How a month's columns become groups. Kept: a page asks the same of every metric, and of the days before."""
+        key = place, query.group_by, query.filters
+        kept = self._plans.get(key)
+        if kept is None:
+            if len(self._plans) >= MOST_PLANS:
+                self._plans.clear()
+            kept = self._plans[key] = self._planned(self.months[place], *key)
+        return kept
+
+    def _planned(self, month: Month, place: int, group_by: tuple[str, ...], filters: Filters) -> _Plan:
+        grid = month.grid_for(frozenset(group_by) | {name for name, _ in filters})
         codes = [self._values_of(name).of_month[place][grid.codes[name]] for name in group_by]
-        plan = _planned(codes, [len(self._values_of(name).texts) for name in group_by], grid.width, chosen)
-        if chosen is None:
-            self._plans[place, group_by] = plan
-        return plan
+        sizes = [len(self._values_of(name).texts) for name in group_by]
+        return _planned(grid, codes, sizes, _columns(month, grid, filters))
 
     def _values_of(self, dimension: str) -> _Values:
         if dimension not in self._values:
@@ -271,6 +293,15 @@ class _Values:
         return cls(texts, tuple(tables), rank)
 
 
+def _units_over(months: Iterable[Month]) -> dict[str, str | None]:
+    """The unit of each service's charges, None where there are several or none was said."""
+    found: dict[str, set[str]] = {}
+    for month in months:
+        for service, units in month.units.items():
+            found.setdefault(service, set()).update(units)
+    return {service: next(iter(units)) or None if len(units) == 1 else None for service, units in found.items()}
+
+
 @lru_cache(maxsize=256)
 def periods_of(days: DateRange, granularity: str) -> Mapping[date, int]:
     """Bucket → position; one bucket, the range's first day, for `total`."""
@@ -284,13 +315,13 @@ def periods_of(days: DateRange, granularity: str) -> Mapping[date, int]:
 class _Span:
     """The rows of a month that a question takes: `starts` is the first of each period that has one (None: a row each).
 
-    `periods` are the positions of those periods in the answer.
+    `periods` are the positions of those periods in the answer, a slice where none is left out.
     """
 
     rows: slice
     days: tuple[date, ...]
     starts: NDArray[np.intp] | None
-    periods: NDArray[np.intp]
+    periods: NDArray[np.intp] | slice
 
 
 @lru_cache(maxsize=1024)
@@ -302,38 +333,46 @@ def _span(days: tuple[date, ...], asked: DateRange, granularity: str) -> _Span |
     taken = days[rows[0] : rows[-1] + 1]
     places = [0 if granularity == "total" else known[bucket_of(day, granularity)] for day in taken]
     starts = [i for i, place in enumerate(places) if i == 0 or place != places[i - 1]]
+    first, last = places[0], places[-1]
+    unbroken = last - first + 1 == len(starts)
     return _Span(
         rows=slice(rows[0], rows[-1] + 1),
         days=taken,
         starts=np.array(starts, np.intp) if len(starts) < len(taken) else None,
-        periods=np.array([places[i] for i in starts], np.intp),
+        periods=slice(first, last + 1) if unbroken else np.array([places[i] for i in starts], np.intp),
     )
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Groups of columns: their codes by dimension, the order that puts each together, where each starts in it.
+    """Groups of a grid's columns: their codes by dimension, the order that puts each together, where each starts in it.
 
+    `among_all` are their places among all combinations of codes there could be, ascending (see `combined`).
     `order` None is the grid's own; `starts` None is every column for itself.
     """
 
+    grid: Grid
     codes: Sequence[Codes]
+    among_all: NDArray[np.intp] | slice
     order: NDArray[np.intp] | None
     starts: NDArray[np.intp] | None
 
 
-def _planned(codes: Sequence[Codes], sizes: Sequence[int], width: int, chosen: NDArray[np.intp] | None) -> _Plan:
+def _planned(grid: Grid, codes: Sequence[Codes], sizes: Sequence[int], chosen: NDArray[np.intp] | None) -> _Plan:
     if not codes:
-        some = width if chosen is None else len(chosen)
-        return _Plan((), chosen, np.zeros(min(some, 1), np.intp))
+        some = grid.width if chosen is None else len(chosen)
+        return _Plan(grid, (), slice(min(some, 1)), chosen, np.zeros(min(some, 1), np.intp))
     picked = codes if chosen is None else [code[chosen] for code in codes]
     key, _ = combined(picked, sizes)
     order = np.argsort(key, kind="stable")
     starts = np.flatnonzero(_starts(key[order]))
     first = order[starts]
+    whole = chosen is None and bool((order == np.arange(grid.width)).all())
     return _Plan(
+        grid,
         codes=[code[first] for code in picked],
-        order=order if chosen is None else chosen[order],
+        among_all=_unbroken(key[first]),
+        order=None if whole else order if chosen is None else chosen[order],
         starts=starts if len(starts) < len(order) else None,
     )
 
@@ -343,7 +382,7 @@ class _Part:
     """What one month adds: `sums` is [part, period of the span, group], `present` and `absent` are [period, group]."""
 
     span: _Span
-    codes: Sequence[Codes]
+    plan: _Plan
     sums: AnyArray
     present: NDArray[np.bool_]
     absent: NDArray[np.bool_] | None
@@ -353,12 +392,21 @@ def _together(cells: AnyArray, span: _Span, plan: _Plan, adding: np.ufunc, dtype
     """A grid's [..., day, column] by period and group."""
     picked = cells[..., span.rows, :]
     if span.starts is not None:
-        picked = adding.reduceat(picked, span.starts, axis=-2, dtype=dtype)
+        picked = _reduced(picked, span.starts, -2, adding, dtype)
     if plan.order is not None:
         picked = picked.take(plan.order, axis=-1)
     if plan.starts is None:
         return picked
-    return adding.reduceat(picked, plan.starts, axis=-1, dtype=dtype) if len(plan.starts) else picked[..., :0]
+    return _reduced(picked, plan.starts, -1, adding, dtype) if len(plan.starts) else picked[..., :0]
+
+
+def _reduced(
+    cells: AnyArray, starts: NDArray[np.intp], axis: int, adding: np.ufunc, dtype: type[np.generic]
+) -> AnyArray:
+    """`adding.reduceat`, which is slow where all of it is one."""
+    if len(starts) == 1:
+        return np.asarray(adding.reduce(cells, axis=axis, dtype=dtype, keepdims=True))
+    return adding.reduceat(cells, starts, axis=axis, dtype=dtype)
 
 
 def _summed(parts: AnyArray, span: _Span, plan: _Plan) -> AnyArray:
@@ -372,27 +420,30 @@ def _any(marks: NDArray[np.bool_], span: _Span, plan: _Plan) -> NDArray[np.bool_
 
 @dataclass(frozen=True)
 class _Merged:
-    """All months added up: arrays are [period, group], `order` is that of the groups that occur, largest first."""
+    """All months added up: arrays are [period, group], `order` is that of the groups that occur, largest first.
+
+    `absent` None: no amount is lacking.
+    """
 
     values: Sequence[_Values]
     codes: Sequence[Codes]
     sums: AnyArray
     present: NDArray[np.bool_]
-    absent: NDArray[np.bool_]
+    absent: NDArray[np.bool_] | None
     ingested: NDArray[np.bool_]
 
     @cached_property
     def order(self) -> NDArray[np.intp]:
         """By exact amount, equal ones by name; those without an amount last."""
         shown = np.flatnonzero(self.present.any(axis=0))
-        sums = Amounts(self.sums[:, :, shown].sum(axis=1, dtype=np.int64)).normalised()
+        amounts = Amounts(self.sums.sum(axis=1).take(shown, axis=1)).sort_keys()
         names = [values.rank[code[shown]] for values, code in zip(self.values, self.codes, strict=True)]
-        lacking = self.absent[:, shown].any(axis=0)
-        return shown[np.lexsort([*reversed(names), *(-part for part in reversed(sums.parts)), lacking])]
+        lacking = [] if self.absent is None else [np.asarray(self.absent.any(axis=0))[shown]]
+        return shown[np.lexsort([*reversed(names), *(-part for part in reversed(amounts)), *lacking])]
 
     def groups(self, chosen: NDArray[np.intp]) -> tuple[tuple[str, ...], ...]:
         texts = [
-            [values.texts[i] for i in code[chosen].tolist()]
+            map(values.texts.__getitem__, code[chosen].tolist())
             for values, code in zip(self.values, self.codes, strict=True)
         ]
         return tuple(zip(*texts, strict=True))
@@ -403,31 +454,50 @@ def _merged(parts: Sequence[_Part], values: Sequence[_Values], periods: int) -> 
     width = len(codes[0]) if values else 1
     depth = max((len(part.sums) for part in parts), default=2)
     sums = np.zeros((depth, periods, width), np.int64)
-    present, absent = np.zeros((periods, width), np.bool_), np.zeros((periods, width), np.bool_)
+    present = np.zeros((periods, width), np.bool_)
+    absent = np.zeros_like(present) if any(part.absent is not None for part in parts) else None
     ingested = np.zeros(periods, np.bool_)
     for part, place in zip(parts, places, strict=True):
-        ingested[part.span.periods] = True
-        where = np.ix_(part.span.periods, place)
+        rows = part.span.periods
+        ingested[rows] = True
+        where = (rows, place) if isinstance(rows, slice) or isinstance(place, slice) else np.ix_(rows, place)
         for total, added in zip(sums, part.sums, strict=False):
             total[where] += added
         present[where] |= part.present
-        if part.absent is not None:
+        if absent is not None and part.absent is not None:
             absent[where] |= part.absent
     return _Merged(values, codes, sums, present, absent, ingested)
 
 
-def _common_groups(parts: Sequence[_Part], values: Sequence[_Values]) -> tuple[list[Codes], list[NDArray[np.intp]]]:
-    """The distinct groups of all parts, and for each part which of them its own are."""
+def _common_groups(
+    parts: Sequence[_Part], values: Sequence[_Values]
+) -> tuple[Sequence[Codes], Sequence[NDArray[np.intp] | slice]]:
+    """Groups that hold those of all parts, and for each part which of them its own are."""
     if not values:
-        return [], [np.arange(part.sums.shape[2]) for part in parts]
+        return [], [part.plan.among_all for part in parts]
+    sizes = tuple(len(each.texts) for each in values)
+    if parts and math.prod(sizes) <= ROOM * max(part.sums.shape[2] for part in parts):
+        return _every_group(sizes), [part.plan.among_all for part in parts]
     none = np.zeros(0, np.int32)
-    together = [np.concatenate([none, *(part.codes[i] for part in parts)]) for i in range(len(values))]
-    first, place = _distinct(*combined(together, [len(each.texts) for each in values]))
+    together = [np.concatenate([none, *(part.plan.codes[i] for part in parts)]) for i in range(len(values))]
+    first, place = _distinct(*combined(together, sizes))
     ends = np.cumsum([part.sums.shape[2] for part in parts], dtype=np.intp)
     return [code[first] for code in together], np.split(place, ends[:-1]) if parts else []
 
 
-def _columns(month: Month, grid: Grid, filters: tuple[tuple[str, tuple[str, ...]], ...]) -> NDArray[np.intp] | None:
+def _unbroken(places: NDArray[np.intp]) -> NDArray[np.intp] | slice:
+    """Ascending places as a slice where none between them is left out."""
+    whole = len(places) > 0 and int(places[-1] - places[0]) == len(places) - 1
+    return slice(int(places[0]), int(places[-1]) + 1) if whole else places
+
+
+@lru_cache(maxsize=64)
+def _every_group(sizes: tuple[int, ...]) -> tuple[Codes, ...]:
+    """The codes of all combinations there could be, in the order of `combined`."""
+    return tuple(code.astype(np.int32) for code in np.unravel_index(np.arange(math.prod(sizes)), sizes))
+
+
+def _columns(month: Month, grid: Grid, filters: Filters) -> NDArray[np.intp] | None:
     """Positions of the grid's columns that pass the filters; None for all of them."""
     if not filters:
         return None

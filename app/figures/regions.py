@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +21,8 @@ class Cells:
     """`amounts` is [service, region], NaN where there was no charge; largest first on both sides.
 
     `bars` are the regions' amounts within the service filter, so they add up to what the rest of the page shows.
-    `by_service` and `by_region` have every value's amount under the filter on the other side, largest first.
+    `by_service` and `by_region` have every value's amount under the filter on the other side, largest first;
+    `known_regions` is how many regions there are without any filter on them.
     """
 
     services: tuple[str, ...]
@@ -30,44 +31,45 @@ class Cells:
     bars: Floats
     by_service: dict[str, float]
     by_region: dict[str, float]
+    known_regions: int
 
 
 def cells(frame: CostFrame, services: Collection[str], regions: Collection[str]) -> Cells:
     """From a frame grouped by service and region over one period; the filters are empty for all."""
-    service_of = {name: code for code, name in enumerate(dict.fromkeys(group[0] for group in frame.groups))}
-    region_of = {name: code for code, name in enumerate(dict.fromkeys(group[1] for group in frame.groups))}
-    places = [service_of[group[0]] for group in frame.groups], [region_of[group[1]] for group in frame.groups]
+    # There are some hundred groups, and this is done for every page: map() goes over them without running code of ours.
+    of_service, of_region = zip(*frame.groups, strict=True) if frame.groups else ((), ())
+    service_of = {name: code for code, name in enumerate(dict.fromkeys(of_service))}
+    region_of = {name: code for code, name in enumerate(dict.fromkeys(of_region))}
+    places = list(map(service_of.__getitem__, of_service)), list(map(region_of.__getitem__, of_region))
     shape = len(service_of), len(region_of)
     amounts, there = np.zeros(shape), np.zeros(shape, np.bool_)
     if frame.groups:
         amounts[places], there[places] = frame.amounts[:, 0], True
-    chosen_rows, chosen_columns = _chosen(service_of, services), _chosen(region_of, regions)
-    by_service = _sums(service_of, amounts[:, chosen_columns].sum(axis=1), there[:, chosen_columns].any(axis=1))
-    by_region = _sums(region_of, amounts[chosen_rows].sum(axis=0), there[chosen_rows].any(axis=0))
+    all_services = _sums(service_of, amounts.sum(axis=1), there.any(axis=1))
+    all_regions = _sums(region_of, amounts.sum(axis=0), there.any(axis=0))
+    by_service, by_region = all_services, all_regions
+    if regions:
+        here = [code for name, code in region_of.items() if name in regions]
+        by_service = _sums(service_of, amounts[:, here].sum(axis=1), there[:, here].any(axis=1))
+    if services:
+        here = [code for name, code in service_of.items() if name in services]
+        by_region = _sums(region_of, amounts[here].sum(axis=0), there[here].any(axis=0))
     # What is chosen comes first, and stays within the page as it is without these filters.
-    others = [n for n in _sums(service_of, amounts.sum(axis=1), there.any(axis=1)) if n not in services]
+    others = [name for name in all_services if name not in services]
     rows = [*(name for name in services if name in service_of), *others][:MOST_SERVICES]
-    elsewhere = [n for n in _sums(region_of, amounts.sum(axis=0), there.any(axis=0)) if n not in by_region]
+    elsewhere = [name for name in all_regions if name not in by_region]
     columns = [*by_region, *elsewhere][:MOST_REGIONS]
     place = np.ix_([service_of[name] for name in rows], [region_of[name] for name in columns])
     bars = np.array([by_region.get(name, np.nan) for name in columns])
     shown = np.where(there[place], amounts[place], np.nan)
-    return Cells(tuple(rows), tuple(columns), shown, bars, by_service, by_region)
-
-
-def _chosen(codes: Mapping[str, int], names: Collection[str]) -> list[int]:
-    return [code for name, code in codes.items() if not names or name in names]
+    return Cells(tuple(rows), tuple(columns), shown, bars, by_service, by_region, len(region_of))
 
 
 def _sums(codes: Mapping[str, int], values: Floats, there: Any) -> dict[str, float]:
     """Sum of each name that has a charge (`there`), largest first, those that are not known last."""
-    found = {
-        name: value for name, value, is_there in zip(codes, values.tolist(), there.tolist(), strict=True) if is_there
-    }
-    order = sorted(
-        found, key=lambda name: (math.isnan(found[name]), -found[name] if found[name] == found[name] else 0.0, name)
-    )
-    return {name: found[name] for name in order}
+    unknown = np.isnan(values)
+    keys = zip(unknown.tolist(), np.where(unknown, 0.0, -values).tolist(), codes, values.tolist(), strict=True)
+    return {name: value for _, _, name, value in sorted(compress(keys, there.tolist()))}
 
 
 def per_region(

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from app.core.rollup import CostFrame
-from app.figures.theme import MUTED, OTHER, Figure, Floats, band, days_axis, escaped, money_axis, rounded
+from app.figures.theme import MUTED, OTHER, Figure, Floats, band, days_axis, escaped, money_axis, rounded, rounded_rows
 
 SHOWN: Final = 6
 """Series in a stack; the others are one more, "Other"."""
@@ -55,17 +55,18 @@ def daily(
     `before` is the name and the totals of the same number of days before.
     """
     axis = days_axis(frame.periods, frame.query.granularity)
+    heights = rounded_rows(np.array([item.values for item in series]))
     # Plotly stacks from the bottom: the largest comes first and lies at the base.
     data: list[dict[str, Any]] = [
         {
             "type": "bar",
             "name": escaped(item.name),
-            "y": rounded(item.values),
+            "y": height,
             "marker": {"color": item.colour},
             "meta": {dimension: item.group} if item.group is not None else {},
             **axis,
         }
-        for item in series
+        for item, height in zip(series, heights, strict=True)
     ]
     if before is not None:
         data.append(_line_before(before, axis))

@@ -55,13 +55,29 @@ def clipped(text: str, most: int = 24) -> str:
 
 def digits(values: Floats) -> int:
     """Decimals worth sending: cents, and more only when all amounts are tiny."""
-    largest = float(np.nanmax(np.abs(values), initial=0.0))
-    return 2 if largest >= 10 else 4 if largest >= 0.1 else 8
+    return _digits(largest(values))
+
+
+def _digits(size: float) -> int:
+    return 2 if size >= 10 else 4 if size >= 0.1 else 8
+
+
+def largest(values: Floats) -> float:
+    """The largest amount without its sign; 0 where nothing is known."""
+    return float(np.fmax.reduce(np.abs(values), axis=None, initial=0.0))
 
 
 def rounded(values: Floats) -> list[Any]:
     """Short numbers for a chart; unknown is a hole, never zero."""
-    return holes(np.round(values, digits(values)))
+    return holes(values.round(digits(values)))
+
+
+def rounded_rows(rows: Floats) -> list[list[Any]]:
+    """`rounded` of each row."""
+    sizes = np.fmax.reduce(np.abs(rows), axis=1, initial=0.0).tolist()
+    if len({_digits(size) for size in sizes}) == 1:
+        return holes(rows.round(_digits(sizes[0])))
+    return [rounded(row) for row in rows]
 
 
 def holes(values: Floats) -> list[Any]:
@@ -83,7 +99,7 @@ def days_axis(periods: Sequence[date], granularity: str) -> dict[str, Any]:
 
 def money_axis(prefix: str, values: Floats) -> dict[str, Any]:
     """An axis of amounts up to the largest of `values`: `$20k`, but `$0.5` and never `$500m`, which reads as millions."""
-    small = float(np.nanmax(np.abs(values), initial=0.0)) < SMALL
+    small = largest(values) < SMALL
     return {
         "tickprefix": escaped(prefix),
         "tickformat": f",.{digits(values)}~f" if small else ",.3~s",

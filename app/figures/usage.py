@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
-from app.figures.theme import Figure, Floats, clipped, days_axis, escaped, rounded
+import numpy as np
+
+from app.figures.theme import Figure, Floats, clipped, days_axis, escaped, rounded_rows
 
 MOST: Final = 5
 
@@ -39,7 +41,8 @@ def quantities(
         "annotations": [],
     }  # fmt: skip
     data = []
-    for number, row in enumerate(rows):
+    heights = rounded_rows(np.array([row.values for row in rows])) if rows else []
+    for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
         top = 1 - number * step
         name = f"y{number + 1}" if number else "y"
         layout[f"yaxis{number + 1}" if number else "yaxis"] = {
@@ -54,7 +57,7 @@ def quantities(
             {
                 "type": "bar",
                 "name": escaped(row.name),
-                "y": rounded(row.values),
+                "y": height,
                 "yaxis": name,
                 "marker": {"color": row.colour},
                 "meta": {dimension: row.name},

@@ -6,7 +6,7 @@ assets/20-dashboard.js writes the same addresses when a control changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property, lru_cache
@@ -74,6 +74,10 @@ class Address:
 
     def search(self) -> str:
         """The canonical query string, `""` for the default view."""
+        parts = [*self._settings(), *self._values(*LEVELS)]
+        return "?" + "&".join(parts) if parts else ""
+
+    def _settings(self) -> list[str]:
         parts: list[str] = []
         if self.period is None:
             parts += [f"start={self.days.start}", f"end={self.days.end}"]
@@ -83,12 +87,23 @@ class Address:
             parts.append(f"metric={self.metric}")
         if self.group_by:
             parts.append(f"group_by={self.group_by}")
-        parts += [f"{level}={quoted(value)}" for level in LEVELS for value in self.values(level)]
-        return "?" + "&".join(parts) if parts else ""
+        return parts
+
+    def _values(self, *levels: str) -> list[str]:
+        return [f"{level}={quoted(value)}" for level in levels for value in self.values(level)]
 
     def href(self) -> str:
         """A link to this view from anywhere."""
         return "/" + self.search()
+
+    def hrefs(self, *levels: str) -> Callable[..., str]:
+        """`only(level=value, …).href()` of many values: what they have in common is written once. Levels in their order."""
+        parts = self._settings()
+        for level in LEVELS:
+            parts += [f"{level}={{}}"] if level in levels else self._values(level)
+        # Nothing else in it is a brace: all values are quoted.
+        pattern = "/?" + "&".join(parts)
+        return lambda *values: pattern.format(*map(quoted, values))
 
     def only(self, **chosen: str) -> Address:
         """With these dimensions fixed to one value each."""

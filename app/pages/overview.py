@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -10,10 +11,12 @@ from dash import ClientsideFunction, Dash, Input, Output, html, no_update
 
 from app.backends import current
 from app.core.charges import COSTS
+from app.costs import snapshot
+from app.figures.usage import Usage
 from app.pages import address as addresses
 from app.pages import panels
 from app.pages.address import LEVELS, Address
-from app.pages.view import DRAWING, View, look
+from app.pages.view import DRAWING, View, looked
 from app.ui import controls, parts, words
 from app.ui.shell import Ids as Shell
 from app.ui.tags import attributes, finished
@@ -78,11 +81,11 @@ def draw(search: str | None) -> tuple[Any, ...]:
     """The whole page for an address."""
     backends = current()
     address = addresses.read(search if isinstance(search, str) else "", backends.today())
-    view = look(backends, address)
-    if view is None:
+    now = snapshot(backends)
+    if now.known is None:
         return _empty(address)
     with DRAWING:
-        return _shown(view)
+        return _shown(looked(backends, now, now.known, address))
 
 
 def drawn(search: str | None) -> tuple[Any, ...]:
@@ -209,11 +212,12 @@ def _shown(view: View) -> tuple[Any, ...]:
     if view.is_empty:
         store = _store(address, {}, panels.options(view))
         return (store, *head, *states, panels.no_match(view), "grid away", *(no_update for _ in FILLED))
-    store = _store(address, panels.figures(view), panels.options(view))
-    return (store, *head, *states, None, "grid", *_filled(view))
+    used = panels.usage_rows(view)
+    store = _store(address, panels.figures(view, used), panels.options(view))
+    return (store, *head, *states, None, "grid", *_filled(view, used))
 
 
-def _filled(view: View) -> tuple[Any, ...]:
+def _filled(view: View, used: Sequence[Usage]) -> tuple[Any, ...]:
     return (
         panels.total(view),
         panels.group_tabs(view.address),
@@ -224,7 +228,7 @@ def _filled(view: View) -> tuple[Any, ...]:
         panels.region_note(view),
         panels.comparison_note(view),
         panels.comparison_totals(view),
-        panels.usage_note(view),
+        panels.usage_note(view, used),
         panels.breakdown(view),
         panels.csv_href(view),
     )

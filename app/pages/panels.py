@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import numpy as np
+
 from app.core.amounts import text as exact_text
 from app.core.periods import DAY, DateRange
 from app.figures import comparison, regions, spend, usage
-from app.figures.theme import Figure, colours
+from app.figures.theme import Figure, Floats, colours
 from app.pages.address import LEVELS, PERIODS, Address
 from app.pages.data.address import PATH as DATA_PATH
 from app.pages.view import Amount, View
@@ -44,12 +46,12 @@ def money(view: View) -> Callable[..., str]:
 # --- figures ------------------------------------------------------------------------------------------------------
 
 
-def figures(view: View) -> dict[str, Figure]:
+def figures(view: View, used: Sequence[usage.Usage]) -> dict[str, Figure]:
     return {
         "daily": daily_figure(view),
         "regions": region_figure(view),
         "comparison": comparison_figure(view),
-        "usage": usage_figure(view),
+        "usage": usage_figure(view, used),
     }
 
 
@@ -62,7 +64,7 @@ def daily_figure(view: View) -> Figure:
         )
     return spend.daily(
         view.spend.frame,
-        spend.stacked(view.spend.frame, view.colours),
+        view.stack,
         dimension=view.address.dimension,
         prefix=words.symbol(view.currency),
         before=before,
@@ -93,9 +95,9 @@ def comparison_figure(view: View) -> Figure:
     )
 
 
-def usage_figure(view: View) -> Figure:
+def usage_figure(view: View, used: Sequence[usage.Usage]) -> Figure:
     return usage.quantities(
-        usage_rows(view),
+        used,
         view.usage.periods,
         dimension=view.address.dimension,
         granularity=view.granularity,
@@ -244,7 +246,7 @@ def total(view: View) -> list[Children]:
 
 def _total_kpi(view: View) -> Children:
     value = view.spend.total
-    trend = _trend(view, _daily_totals(view))
+    [trend] = _trends(view, view.metrics[view.address.metric].values[np.newaxis])
     compared = view.comparison
     extra = parts.delta(compared.now, compared.before, view.currency) if compared else None
     exact = None if value is None else f"{view.currency} {exact_text(value)}"
@@ -260,10 +262,11 @@ def _daily_totals(view: View) -> list[float | None]:
     return values
 
 
-def _trend(view: View, values: Sequence[float | None]) -> Children:
+def _trends(view: View, rows: Floats) -> list[html.Element]:
     """Without the days that still settle: unfinished days would look like a fall."""
-    end = view.settling[0] if view.settling and view.settling[-1] == len(values) - 1 else len(values)
-    return parts.sparkline(values[:end])
+    days = rows.shape[1]
+    end = view.settling[0] if view.settling and view.settling[-1] == days - 1 else days
+    return parts.sparklines(rows[:, :end])
 
 
 def _total_detail(view: View) -> str:
@@ -312,7 +315,7 @@ def _mover(view: View, title: str, move: tuple[Decimal, str, Decimal, Decimal] |
             "On complete days against the same days before" if view.comparison else "Nothing to compare with yet",
         )
     moved, value, now, before = move
-    target = view.address.only(**{view.address.dimension: value}).href()
+    target = view.address.hrefs(view.address.dimension)(value)
     return parts.kpi(
         title,
         short(view)(moved, sign=True),
@@ -370,14 +373,13 @@ def group_tabs(address: Address) -> list[Children]:
 def legend(view: View) -> list[Children]:
     address, level = view.address, view.address.dimension
     found: list[Children] = []
-    for item in spend.stacked(view.spend.frame, view.colours):
+    href = address.hrefs(level)
+    for item in view.stack:
         content = [parts.swatch(item.colour), html.Span(item.name, className="name")]
         if item.group is None or address.values(level) == (item.group,):
             found.append(html.Span(content, className="key"))
         else:
-            found.append(
-                parts.link(content, address.only(**{level: item.group}).href(), className="key", title=item.name)
-            )
+            found.append(parts.link(content, href(item.group), className="key", title=item.name))
     if view.before is not None and view.comparison and view.granularity == "daily":
         found.append(
             html.Span(
@@ -409,14 +411,16 @@ def top_list(view: View) -> list[Children]:
     totals = frame.largest(TOP)
     largest = max((float(total) for total in totals if total is not None), default=0.0)
     colour_of = colours([group[0] for group in frame.groups[:TOP]], view.ranks[view.address.pair[0]])
+    href = view.address.hrefs(*view.address.pair)
     return [
-        _top_row(view, group, amount, largest, colour_of[group[0]])
+        _top_row(view, group, amount, largest, colour_of[group[0]], href(*group))
         for group, amount in zip(frame.groups[:TOP], totals, strict=True)
     ]
 
 
-def _top_row(view: View, group: tuple[str, ...], amount: Amount, largest: float, colour: str) -> html.Element:
-    target = view.address.only(**dict(zip(view.address.pair, group, strict=True))).href()
+def _top_row(
+    view: View, group: tuple[str, ...], amount: Amount, largest: float, colour: str, target: str
+) -> html.Element:
     width = max(float(amount or 0) / largest * 100, 0.0) if largest > 0 else 0.0
     return html.Li(
         parts.link(
@@ -436,7 +440,7 @@ def _top_row(view: View, group: tuple[str, ...], amount: Amount, largest: float,
 
 def region_note(view: View) -> list[Children]:
     shown = view.grid
-    count = len({group[1] for group in view.cells.groups})
+    count = shown.known_regions
     more = f"; the largest {len(shown.regions)} of {count} regions" if count > len(shown.regions) else ""
     largest = f"{shown.regions[0]} is the largest with {short(view)(float(shown.bars[0]))}." if shown.regions else ""
     return parts.note(f"Which services make up each region{more}. Darker is higher (log scale)", largest)
@@ -467,9 +471,8 @@ def _metric_total(view: View, metric: str) -> html.Element:
     return html.Div([html.Dt(title), html.Dd(shown)], className="metric current" if current else "metric")
 
 
-def usage_note(view: View) -> list[Children]:
-    rows = usage_rows(view)
-    spoken = ". ".join(f"{row.name}: {row.label}" for row in rows)
+def usage_note(view: View, used: Sequence[usage.Usage]) -> list[Children]:
+    spoken = ". ".join(f"{row.name}: {row.label}" for row in used)
     return parts.note(
         f"Each {NOUNS[view.address.dimension]} in its own unit and on its own scale, largest cost first", spoken
     )
@@ -486,17 +489,21 @@ def csv_href(view: View) -> str:
 
 def breakdown(view: View) -> Children:
     frame = view.spend.frame
-    rows = [_row(view, row) for row in range(min(len(frame.groups), ROWS))]
+    href = view.address.hrefs(view.address.dimension)
+    trends = _trends(view, np.vstack([frame.amounts[:ROWS], frame.amounts[ROWS:].sum(axis=0)]))
+    rows = [_row(view, row, trends[row], href) for row in range(min(len(frame.groups), ROWS))]
     rest = len(frame.groups) - len(rows)
-    body = [*rows, *([_rest_row(view, rest)] if rest else [])]
-    return html.Table([_table_head(view), html.Tbody(body), html.Tfoot(_total_row(view))], className="breakdown")
+    body = [*rows, *([_rest_row(view, rest, trends[-1])] if rest else [])]
+    head = _table_head(NOUNS[view.address.dimension], view.comparison.days if view.comparison else None)
+    return html.Table([head, html.Tbody(body), html.Tfoot(_total_row(view))], className="breakdown")
 
 
-def _table_head(view: View) -> html.Element:
-    days = words.counted(view.comparison.days, "complete day") if view.comparison else "complete days"
+@lru_cache(maxsize=500)
+def _table_head(noun: str, complete_days: int | None) -> html.Element:
+    days = words.counted(complete_days, "complete day") if complete_days is not None else "complete days"
     first = html.Tr(
         [
-            html.Th(NOUNS[view.address.dimension].capitalize(), rowSpan=2, scope="col"),
+            html.Th(noun.capitalize(), rowSpan=2, scope="col"),
             html.Th("Trend", rowSpan=2, scope="col", className="trend"),
             html.Th("Cost", rowSpan=2, scope="col", className="number"),
             html.Th("Share", rowSpan=2, scope="col", className="number"),
@@ -509,16 +516,16 @@ def _table_head(view: View) -> html.Element:
     return html.Thead([first, second])
 
 
-def _row(view: View, row: int) -> html.Element:
+def _row(view: View, row: int, trend: html.Element, href: Callable[[str], str]) -> html.Element:
     frame, level = view.spend.frame, view.address.dimension
     value, amount = frame.groups[row][0], frame.group_totals[row]
     name: Children = html.Span(value)
     if view.address.values(level) != (value,):
-        name = parts.link(value, view.address.only(**{level: value}).href(), title=value)
+        name = parts.link(value, href(value), title=value)
     return html.Tr(
         [
             html.Th([parts.swatch(view.colours[value]), name], scope="row"),
-            html.Td(_trend(view, frame.amounts[row].tolist()), className="trend"),
+            html.Td(trend, className="trend"),
             *_cells(
                 view,
                 amount,
@@ -531,16 +538,19 @@ def _row(view: View, row: int) -> html.Element:
 def _cells(view: View, amount: Amount, pair: tuple[Amount, Amount]) -> list[html.Element]:
     now, before = pair
     moved = None if now is None or before is None else now - before
-    texts = [money(view)(amount), words.percent(amount, view.spend.total), money(view)(now), money(view)(before)]
     kind = "number" if not moved else "number up" if moved > 0 else "number down"
+    currency = view.currency
     return [
-        *(html.Td(text, className="number") for text in texts),
-        html.Td(money(view)(moved, sign=True), className=kind),
+        html.Td(words.money(amount, currency), className="number"),
+        html.Td(words.percent(amount, view.spend.total), className="number"),
+        html.Td(words.money(now, currency), className="number"),
+        html.Td(words.money(before, currency), className="number"),
+        html.Td(words.money(moved, currency, sign=True), className=kind),
         html.Td(words.change(now, before), className=kind),
     ]
 
 
-def _rest_row(view: View, rest: int) -> html.Element:
+def _rest_row(view: View, rest: int, trend: html.Element) -> html.Element:
     frame = view.spend.frame
     shown = [group[0] for group in frame.groups[:ROWS]]
     totals = frame.group_totals[ROWS:]
@@ -550,7 +560,6 @@ def _rest_row(view: View, rest: int) -> html.Element:
         others = [p for value, p in view.comparison.groups.items() if value not in shown]
         pair = _summed([now for now, _ in others]), _summed([before for _, before in others])
     others_text = f"{words.counted(rest, 'other')} (all in the CSV)"
-    trend = _trend(view, frame.amounts[ROWS:].sum(axis=0).tolist())
     return html.Tr(
         [
             html.Th([parts.swatch("--other"), html.Span(others_text)], scope="row"),

@@ -19,13 +19,16 @@ from app.core.charges import COSTS, DEFAULT_METRIC
 from app.core.periods import DAY, DateRange, next_month
 from app.core.query import CostQuery
 from app.core.rollup import CostFrame, Rollup
-from app.costs import CostAnswer, Freshness, Snapshot, snapshot
+from app.costs import CostAnswer, Freshness, Snapshot
 from app.figures.regions import Cells, cells
+from app.figures.spend import Series, stacked
 from app.figures.theme import colours
 from app.figures.usage import MOST as SHOWN_USAGE
 from app.pages.address import LEVELS, Address
 
 Amount = Decimal | None
+Sums = tuple[Amount, Mapping[str, Amount]]
+"""A total, and that of each group."""
 DRAWING: Final = threading.Lock()
 """One page is worked out at a time in a process. Threads that take turns inside numpy hand the interpreter to each other
 thousands of times, which doubles the time of all of them. Stores are asked outside of it."""
@@ -93,6 +96,11 @@ class View:
         return colours([group[0] for group in self.spend.frame.groups], self.ranks[self.address.dimension])
 
     @cached_property
+    def stack(self) -> list[Series]:
+        """The largest groups of the page and the rest: what bars and legend show."""
+        return stacked(self.spend.frame, self.colours)
+
+    @cached_property
     def settling(self) -> list[int]:
         """Positions of bars that do not say all: days that settle, weeks and months with such days or cut by the range."""
         days, moving = self.address.days, {*self.freshness.settling, *self.freshness.restating}
@@ -123,16 +131,8 @@ class View:
         return not self.spend.frame.groups
 
 
-def look(backends: Backends, address: Address) -> View | None:
-    """Ask for everything, of one moment; None when there is no data at all yet."""
-    now = snapshot(backends)
-    if now.known is None:
-        return None
-    with DRAWING:
-        return _looked(backends, now, now.known, address)
-
-
-def _looked(backends: Backends, now: Snapshot, known: DateRange, address: Address) -> View:
+def looked(backends: Backends, now: Snapshot, known: DateRange, address: Address) -> View:
+    """Ask for everything, of one moment; `known` is that moment's, as it must not be None."""
     query = address.query.per(granularity_for(len(address.days)))
     grouped = query.grouped(address.dimension)
     spend = now.ask(grouped)
@@ -140,6 +140,7 @@ def _looked(backends: Backends, now: Snapshot, known: DateRange, address: Addres
     complete = complete_columns(daily)
     days = DateRange(address.days.start, daily.frame.periods[complete[-1]] + DAY) if complete else None
     before = now.ask(grouped.per("daily").over(days.before())) if days else None
+    sums = exact_totals(daily.frame, complete)
     usage = now.ask(narrowed(grouped.measured("usage_quantity"), spend.frame))
     grid = now.ask(address.query.without("service", "region").grouped("service", "region").per("total")).frame
     return View(
@@ -148,8 +149,8 @@ def _looked(backends: Backends, now: Snapshot, known: DateRange, address: Addres
         known=known,
         spend=spend,
         before=before.frame.amounts.sum(axis=0) if before else None,
-        comparison=compared(daily, before, complete) if before else None,
-        complete=(len(complete), exact_totals(daily.frame, complete)[0]),
+        comparison=compared(daily, before, complete, sums) if before else None,
+        complete=(len(complete), sums[0]),
         cells=grid,
         pairs=_pairs(now, address, grid),
         metrics={metric: _measured(now, query, metric, spend) for metric in COSTS},
@@ -212,7 +213,7 @@ def complete_columns(answer: CostAnswer) -> list[int]:
     return [position for position, day in enumerate(answer.frame.periods) if day in complete]
 
 
-def exact_totals(frame: CostFrame, columns: Sequence[int]) -> tuple[Amount, dict[str, Amount]]:
+def exact_totals(frame: CostFrame, columns: Sequence[int]) -> Sums:
     """The exact total over some ingested days, in all and of each group; None where a blended cost is lacking."""
     chosen = list(columns)
     lacking: list[bool] = np.any(np.isnan(frame.amounts[:, chosen]), axis=1).tolist()
@@ -233,14 +234,16 @@ def ranks(backends: Backends, rollup: Rollup, dimension: str) -> Mapping[str, in
     return kept[1]
 
 
-def compared(now: CostAnswer, before: CostAnswer, complete: Sequence[int]) -> Comparison | None:
-    """Days that are complete on both sides, `before` starting as many days earlier as it has: no hole counts as zero."""
+def compared(now: CostAnswer, before: CostAnswer, complete: Sequence[int], sums: Sums) -> Comparison | None:
+    """Days that are complete on both sides, `before` starting as many days earlier as it has: no hole counts as zero.
+
+    `sums` are those of `now` over its `complete` days."""
     complete_before = frozenset(complete_columns(before))
     length = len(before.frame.periods)
     columns = [position for position in complete if position in complete_before]
     if len(columns) * 2 < length:
         return None
-    now_total, now_groups = exact_totals(now.frame, columns)
+    now_total, now_groups = sums if len(columns) == len(complete) else exact_totals(now.frame, columns)
     before_total, before_groups = exact_totals(before.frame, columns)
     groups = {
         value: (now_groups.get(value, Decimal(0)), before_groups.get(value, Decimal(0)))

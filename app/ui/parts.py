@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import numpy as np
 from dash import dcc, html
+from numpy.typing import NDArray
 
 from app.ui import tags, words
 from app.ui.tags import attributes
@@ -121,37 +123,52 @@ def kpi(
     )
 
 
-def sparkline(values: Sequence[float | None]) -> tags.Element:
-    """A trend as a mask: one element, coloured by the style sheet. Holes are gaps."""
-    return tags.Span(className="spark", style={"maskImage": _spark_url(values)}, **attributes(aria_hidden="true"))
+def sparklines(rows: NDArray[np.float64]) -> list[tags.Element]:
+    """A trend for each row as a mask: one element, coloured by the style sheet. Holes (NaN) are gaps."""
+    width = max(rows.shape[1] - 1, 1)
+    return [
+        tags.Span(
+            className="spark",
+            style={"maskImage": SPARK.format(width, _path(heights))},
+            **attributes(aria_hidden="true"),
+        )
+        for heights in _heights(rows).tolist()
+    ]
 
 
-def _path(heights: Sequence[int | None]) -> str:
+SPARK: Final = (
+    "url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {} 20' "
+    "preserveAspectRatio='none'%3E%3Cpath fill='none' stroke='%23000' stroke-width='1.6' "
+    "vector-effect='non-scaling-stroke' d='{}'/%3E%3C/svg%3E\")"
+)
+HOLE: Final = -1
+LEAST: Final = 1e-20
+"""No amount is smaller, and less than this apart is the same."""
+
+
+def _heights(rows: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Heights from 1 (the row's largest) to 19, HOLE where a value is not known."""
+    top = np.fmax.reduce(rows, axis=1, initial=-np.inf, keepdims=True)
+    low = np.fmin.reduce(rows, axis=1, initial=np.inf, keepdims=True)
+    # A trend shows its shape, but a tenth is the least that fills the height: noise must not look like news.
+    with np.errstate(invalid="ignore"):
+        height = np.maximum(top - low, np.abs(top) / 10)
+        heights = 19 - np.rint((rows - low) * (18 / np.where(height > LEAST, height, 1.0)))
+    return np.where(np.isnan(heights), HOLE, heights).astype(np.int64)
+
+
+def _path(heights: Sequence[int]) -> str:
     """Lines through the known heights; a hole lifts the pen."""
+    if HOLE not in heights:
+        return "M" + " ".join([f"{x},{height}" for x, height in enumerate(heights)]) if heights else ""
     path, pen = [], "M"
     for x, height in enumerate(heights):
-        if height is None:
+        if height == HOLE:
             pen = "M"
         else:
             path.append(f"{pen}{x},{height}")
             pen = " "
     return "".join(path)
-
-
-def _spark_url(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None and value == value]
-    top, low = max(known, default=1.0), min(known, default=0.0)
-    # A trend shows its shape, but a tenth is the least that fills the height: noise must not look like news.
-    height = max(top - low, abs(top) / 10) or 1.0
-    scale = 18 / height
-    finite = [None if value is None or value != value else value for value in values]
-    path = _path([None if value is None else 19 - round((value - low) * scale) for value in finite])
-    width = max(len(values) - 1, 1)
-    return (
-        f"url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} 20' "
-        "preserveAspectRatio='none'%3E%3Cpath fill='none' stroke='%23000' stroke-width='1.6' "
-        f"vector-effect='non-scaling-stroke' d='{path}'/%3E%3C/svg%3E\")"
-    )
 
 
 def banner(text: Children, level: str = "info") -> tags.Element:

@@ -6,6 +6,7 @@ Called like dash.html's components. They have no ids and no callbacks; layouts u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import orjson
@@ -31,7 +32,12 @@ def finished(parts: Iterable[Any]) -> tuple[Any, ...]:
 
 def attributes(**given: Any) -> dict[str, Any]:
     """`aria_label="…"` as the attribute `aria-label`; what is None is left out."""
-    return {name.replace("_", "-"): value for name, value in given.items() if value is not None}
+    return {_dashed(name): value for name, value in given.items() if value is not None}
+
+
+@cache
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 A, B, Button, Code, Dd, Details = (_builder(name) for name in ("A", "B", "Button", "Code", "Dd", "Details"))

@@ -23,12 +23,12 @@ METRIC_NAMES: Final = {
 
 
 def symbol(currency: str) -> str:
-    return SYMBOLS.get(currency, currency + " ")
+    return SYMBOLS.get(currency) or currency + " "
 
 
 def money(value: Number | None, currency: str, *, sign: bool = False) -> str:
     """`$4,321.09`; what is not zero never reads as zero: `<$0.01`. None is unknown, never $0."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value != value:
         return UNKNOWN
     before = _sign(value, sign)
     if 0 < abs(float(value)) < 0.005:
@@ -38,7 +38,7 @@ def money(value: Number | None, currency: str, *, sign: bool = False) -> str:
 
 def short_money(value: Number | None, currency: str, *, sign: bool = False) -> str:
     """At most four digits: `$398.4k`, `$1.2M`, `$5,472`, `$7.21`."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value != value:
         return UNKNOWN
     size = abs(float(value))
     if size < 100:

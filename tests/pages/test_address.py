@@ -101,3 +101,16 @@ def test_changes_make_links() -> None:
         found.on(DateRange(date(2026, 1, 1), date(2026, 1, 2))).search().startswith("?start=2026-01-01&end=2026-01-02")
     )
     assert isinstance(found, Address)
+
+
+@given(
+    addresses,
+    st.lists(names, min_size=2, max_size=2),
+    st.sampled_from([("service",), ("account",), ("region", "account")]),
+)
+def test_many_links_are_the_same_as_one_by_one(
+    filters: list[tuple[str, str]], values: list[str], levels: tuple[str, ...]
+) -> None:
+    found = read(written([("period", "7d"), *filters]), TODAY)
+    chosen = values[: len(levels)]
+    assert found.hrefs(*levels)(*chosen) == found.only(**dict(zip(levels, chosen, strict=True))).href()

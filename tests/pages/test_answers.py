@@ -71,14 +71,14 @@ def test_a_version_that_changes_while_the_answer_is_made_is_not_kept(
 ) -> None:
     from app.pages import overview
 
-    real = overview.look
+    real = overview.looked
 
     def slow(*given: Any) -> Any:
         found = real(*given)
         backends.costs.put(TODAY - timedelta(days=5), [charge("New", "x", "y", "1")])
         return found
 
-    monkeypatch.setattr(overview, "look", slow)
+    monkeypatch.setattr(overview, "looked", slow)
     client.post("/_dash-update-component", json=body)
     assert len(answers) == 0
 
@@ -135,3 +135,14 @@ def test_the_least_recently_used_answer_goes_first() -> None:
     kept.get(keys[0])
     kept.put(keys[3], Answer(bytes(10), "text", None))
     assert [kept.get(key) is not None for key in keys] == [True, False, True, True]
+
+
+def test_a_kept_answer_counts_as_the_callback_it_answers(client: Any, body: dict[str, Any], answers: Answers) -> None:
+    for _ in range(3):
+        client.post("/_dash-update-component", json=body)
+    assert answers.hits == 2
+    told = client.get("/metrics").get_data(as_text=True)
+    [count] = [
+        line for line in told.splitlines() if line.startswith('spendscope_callback_seconds_count{callback="drawn.data"')
+    ]
+    assert float(count.split()[-1]) == 3

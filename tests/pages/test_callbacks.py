@@ -104,3 +104,15 @@ def test_large_bodies_are_refused_before_they_are_read() -> None:
 
 def test_deep_bodies_are_refused() -> None:
     assert CLIENT.post(PATH, data=b"[" * 100_000, content_type="application/json").status_code == 400
+
+
+@pytest.mark.parametrize(
+    "search", ["", "?period=7d&service=AWS+Lambda", "?service=nobody", "?period=12m&group_by=account"]
+)
+def test_a_page_is_answered_as_dash_would(search: str) -> None:
+    body = body_for(APP, search)
+    with APP.server.test_request_context(PATH, method="POST", json=body):
+        expected = APP.server.view_functions[PATH]().get_json()
+    answer = CLIENT.post(PATH, json=body)
+    assert answer.content_type == "application/json"
+    assert answer.get_json() == expected

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from app.backends import Backends
 from app.core.charges import METRICS
+from app.costs import snapshot
 from app.pages import PAGES, overview, panels
 from app.pages.address import LEVELS, read
-from app.pages.view import View, look
+from app.pages.view import View, looked
 from app.web import create_app
 from tests.memory import TODAY, Charge, MemoryCosts, charge, memory_backends
 from tests.pages.conftest import body_for
@@ -26,9 +27,9 @@ NAMES = [output.component_id + "." + output.component_property for output in (*o
 
 
 def view_of(backends: Backends, search: str = "") -> View:
-    found = look(backends, read(search, backends.today()))
-    assert found is not None
-    return found
+    now = snapshot(backends)
+    assert now.known is not None
+    return looked(backends, now, now.known, read(search, backends.today()))
 
 
 @contextmanager
@@ -95,7 +96,7 @@ def test_every_total_is_the_sum_of_the_charges(search: str) -> None:
     expected = summed(SAMPLE, search, view.address.metric)
     assert view.spend.total == expected
     assert sum(t or 0 for t in view.spend.frame.group_totals) == expected
-    figures = panels.figures(view) if not view.is_empty else None
+    figures = panels.figures(view, panels.usage_rows(view)) if not view.is_empty else None
     if figures:
         stacked = sum(sum(trace["y"]) for trace in figures["daily"]["data"] if trace["type"] == "bar")
         assert abs(stacked - float(expected)) < 0.5
@@ -314,7 +315,7 @@ def test_a_mistake_of_ours_has_a_reference(client: Any, app: Any, monkeypatch: p
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(overview, "look", broken)
+    monkeypatch.setattr(overview, "looked", broken)
     answer = client.post("/_dash-update-component", json=body_for(app, ""))
     assert answer.status_code == 500
     assert answer.get_json()["reference"]

@@ -126,7 +126,7 @@ def _row(view: AnomaliesView, record: AnomalyRecord) -> Children:
     )
     link = parts.link(title, view.address.at(record.id).href(), **attributes(aria_current="true" if chosen else None))
     values = view.trends.get(record.id)
-    trend = parts.sparkline(values.tolist()) if values is not None else words.UNKNOWN
+    [trend] = parts.sparklines(values.reshape(1, -1)) if values is not None else [words.UNKNOWN]
     days = (record.date - record.start).days + 1
     return html.Tr(
         [
