@@ -1,7 +1,7 @@
 """Random histories of files end exactly at the last truth, on every cost store: late, restated, duplicated, delivered
 out of order or twice or never, with rows that vanish, files that are broken for a while, and workers that are killed.
 
-`make test` plays 25 on each store, `make soak` 500. A failure prints the shortest history that fails.
+`make test` plays 10 on each store, `make soak` 500. A failure prints the shortest history that fails.
 """
 
 from __future__ import annotations
@@ -340,7 +340,7 @@ def root() -> Iterator[Path]:
 
 
 def examples_of(request: pytest.FixtureRequest) -> int:
-    return max(25, 10 * int(request.config.getoption("--soak")))
+    return max(10, 10 * int(request.config.getoption("--soak")))
 
 
 def fresh(root: Path) -> Path:
