@@ -83,9 +83,10 @@ def alone(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Those that must be alone come first: later, each of them would wait for what the others are at."""
+    """Those that must be alone come first: later, each of them would wait for what the others are at. Then the slow ones:
+    one that began last would go on while the other processes have nothing left to do."""
     if TURNS in config.stash:
-        items.sort(key=lambda item: not alone(item))
+        items.sort(key=lambda item: (not alone(item), item.get_closest_marker("slow") is None))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
