@@ -12,6 +12,9 @@ import numpy as np
 from app.figures.theme import Figure, Floats, clipped, days_axis, escaped, rounded_rows
 
 MOST: Final = 5
+BARS: Final = 0.46
+"""Of a row's height; above them are two lines of text."""
+LONGEST_NAME: Final = 40
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def quantities(
             "type": "date", "hoverformat": "%a %-d %b %Y", "nticks": 5, "tickformat": "%-d %b", "showgrid": False,
             "anchor": f"y{len(rows)}" if len(rows) > 1 else "y",
         },
-        "margin": {"l": 0, "r": 2, "t": 22, "b": 26},
+        "margin": {"l": 0, "r": 2, "t": 36, "b": 26},
         "meta": {"settling": list(settling)},
         "annotations": [],
     }  # fmt: skip
@@ -46,13 +49,10 @@ def quantities(
         top = 1 - number * step
         name = f"y{number + 1}" if number else "y"
         layout[f"yaxis{number + 1}" if number else "yaxis"] = {
-            "domain": [max(top - step * 0.6, 0), top], "showticklabels": False, "showgrid": False, "fixedrange": True,
+            "domain": [max(top - step * BARS, 0), top], "showticklabels": False, "showgrid": False, "fixedrange": True,
             "rangemode": "tozero", "zeroline": True, "hoverformat": ",.3~s", "nticks": 2,
         }  # fmt: skip
-        layout["annotations"] += [
-            _label(escaped(clipped(row.name, 34)), top, "left"),
-            _label(escaped(row.label), top, "right"),
-        ]
+        layout["annotations"].append(_label(row, top))
         data.append(
             {
                 "type": "bar",
@@ -67,9 +67,10 @@ def quantities(
     return {"data": data, "layout": layout}
 
 
-def _label(text: str, top: float, side: str) -> dict[str, Any]:
+def _label(row: Usage, top: float) -> dict[str, Any]:
+    """Name and quantity below each other: side by side they would not fit a narrow page."""
     return {
-        "text": f"<b>{text}</b>" if side == "left" else text, "xref": "paper", "yref": "paper",
-        "x": 0 if side == "left" else 1, "xanchor": side, "y": top, "yanchor": "bottom", "showarrow": False,
+        "text": f"<b>{escaped(clipped(row.name, LONGEST_NAME))}</b><br>{escaped(row.label)}", "align": "left",
+        "xref": "paper", "yref": "paper", "x": 0, "xanchor": "left", "y": top, "yanchor": "bottom", "showarrow": False,
         "font": {"size": 12},
     }  # fmt: skip

@@ -155,7 +155,7 @@ def _panels() -> html.Div:
                         aside=_definitions(),
                     ),
                     _panel(
-                        "Service Usage Quantities", "usage", 4, parts.chart("usage", height=310, note_id=Ids.USAGE_NOTE),
+                        "Service Usage Quantities", "usage", 4, parts.chart("usage", height=370, note_id=Ids.USAGE_NOTE),
                         note_id=Ids.USAGE_NOTE,
                     ),
                 ],

@@ -114,6 +114,15 @@ def test_quantities_never_share_a_scale() -> None:
     assert all(low > above for (low, _), (_, above) in itertools.pairwise(domains))
 
 
+def test_a_quantity_stands_below_its_name_and_neither_is_markup() -> None:
+    rows = [usage.Usage("<i>" + "x" * 60, "1 <GB>", "--c0", np.array([1.0, 2, 3]))]
+    [label] = usage.quantities(rows, DAYS, dimension="service", granularity="daily", settling=[])["layout"]["annotations"]
+    name, quantity = label["text"].split("<br>")
+    assert name.startswith("<b>&lt;i&gt;xxx")
+    assert name.count("x") < usage.LONGEST_NAME
+    assert quantity == "1 &lt;GB&gt;"
+
+
 def test_colours_follow_the_rank_and_never_clash_among_what_is_shown() -> None:
     ranks = {f"s{n}": n for n in range(20)}
     assert colours(["s0", "s3", "s7"], ranks) == {"s0": SLOTS[0], "s3": SLOTS[3], "s7": SLOTS[7]}
