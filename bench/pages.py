@@ -290,6 +290,22 @@ def measured(seeded: Seeded) -> list[tuple[str, ...]]:
         )
     with served(*ours(seeded, first, 32), first):
         mine = requests_to(first, seeded)
+        crowd = bursts(
+            ("127.0.0.1", first),
+            [mine[place] for place in range(10, 20) for _ in range(CLIENTS)],
+            users=CLIENTS,
+            rounds=10,
+        )
+        table.append(
+            (
+                f"burst of {CLIENTS} users, one new question, {size}",
+                f"p95 {crowd.p95_ms:.0f} ms",
+                "",
+                "",
+                "",
+                f"{crowd.errors} errors",
+            )
+        )
         plain = get("/healthz", f"127.0.0.1:{first}")
         pairs = []
         for _ in range(3):
