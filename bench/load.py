@@ -18,6 +18,10 @@ class Load:
     bytes_a_request: float
 
 
+LONGEST = 180.0
+"""Seconds after which a closed loop ends, whatever came."""
+
+
 class _Connection:
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address)
@@ -50,7 +54,8 @@ def _summary(times: list[float], errors: int, size: int, seconds: float) -> Load
 
 
 def closed_loop(address: tuple[str, int], requests: Sequence[bytes], *, connections: int, seconds: float) -> Load:
-    """Every connection sends its next request as soon as its answer is there."""
+    """Every connection sends its next request as soon as its answer is there. A server that is slower than that is given
+    the time until as many answers came as there are connections, or LONGEST."""
     times: list[float] = []
     errors = size = turn = 0
     with selectors.DefaultSelector() as selector:
@@ -60,7 +65,7 @@ def closed_loop(address: tuple[str, int], requests: Sequence[bytes], *, connecti
             connection.send(requests[number % len(requests)])
         turn = connections
         began = time.perf_counter()
-        while (now := time.perf_counter()) - began < seconds:
+        while (now := time.perf_counter()) - began < (seconds if len(times) >= connections else LONGEST):
             for key, _ in selector.select(1):
                 connection = key.data
                 answer = connection.receive()

@@ -24,7 +24,7 @@ DEFAULTS: Final = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Totals:
     """Exact sums over some charges; `blended_cost` is None as soon as one of them has none."""
 

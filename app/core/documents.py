@@ -15,6 +15,7 @@ from dataclasses import asdict, fields
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache
+from sys import intern
 from typing import Any, Final
 
 from app.core.amounts import text
@@ -108,7 +109,7 @@ def day_record_from(document: Mapping[str, Any]) -> DayRecord:
     return DayRecord(
         day=date.fromisoformat(document["day"]),
         revision=document["revision"],
-        accounts={part["account"]: _account_from(part) for part in document["accounts"]},
+        accounts={intern(part["account"]): _account_from(part) for part in document["accounts"]},
         sources={part["source"]: part["sha256"] for part in document["sources"]},
         covered=None if covered is None else frozenset(covered),
         failed_accounts=tuple(document["failed_accounts"]),
@@ -139,18 +140,25 @@ def _account_document(name: str, part: AccountDay) -> Document:
     return document
 
 
+@lru_cache(maxsize=1024)
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
 def _account_from(document: Mapping[str, Any]) -> AccountDay:
-    # A year of a large organisation is 80,000 of these: positional arguments and few calls, on purpose.
+    # A year of a large organisation is 80,000 of these, in every process: positional arguments, few calls, and one object
+    # for texts and times that most of them share, on purpose.
     current = totals_from(document["current"])
+    owner, sha256 = document["owner"], document["sha256"]
     return AccountDay(
-        document["owner"],
-        document["sha256"],
+        owner and intern(owner),
+        sha256 and intern(sha256),
         document["revision"],
         totals_from(document["first"]) if "first" in document else current,
         current,
         document["estimated"],
-        datetime.fromisoformat(document["first_reported"]),
-        datetime.fromisoformat(document["changed"]),
+        _moment(document["first_reported"]),
+        _moment(document["changed"]),
         document.get("released_by"),
         document.get("spoken", False),
     )

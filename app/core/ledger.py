@@ -53,7 +53,7 @@ class Ingestion:
     job_id: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AccountDay:
     """One account's part of one day. `owner` is source + key of the file it came from, None once released to zero.
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -146,3 +149,35 @@ def test_a_kept_answer_counts_as_the_callback_it_answers(client: Any, body: dict
         line for line in told.splitlines() if line.startswith('spendscope_callback_seconds_count{callback="drawn.data"')
     ]
     assert float(count.split()[-1]) == 3
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_crowd_has_its_answer_made_once_unless_that_fails(
+    app: Any, body: dict[str, Any], answers: Answers, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    from app.pages import overview
+
+    real, made, everybody = overview.looked, [], threading.Barrier(4)
+
+    def slow(*given: Any) -> Any:
+        made.append(threading.get_ident())
+        if len(made) == 1:
+            everybody.wait(30)
+            while answers.misses < 4:
+                time.sleep(0.01)
+            if fails:
+                raise ZeroDivisionError
+        return real(*given)
+
+    def ask() -> int:
+        everybody.wait(30)
+        return int(app.server.test_client().post("/_dash-update-component", json=body).status_code)
+
+    monkeypatch.setattr(overview, "looked", slow)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(lambda: app.server.test_client().post("/_dash-update-component", json=body).status_code)
+        others = [pool.submit(ask) for _ in range(3)]
+        assert first.result(60) == (500 if fails else 200)
+        assert [other.result(60) for other in others] == [200] * 3
+    assert len(made) == (4 if fails else 1)
+    assert not answers._made
