@@ -544,6 +544,12 @@ def planned_spend_remove(id: str) -> None:
     type=click.Path(path_type=Path),
     help="Folder of YYYY-MM-DD.csv[.gz], what arrived each day. Default: stored history.",
 )
+@click.option(
+    "--hourly",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="CSV file `timestamp,value` of one series by the hour or finer, or a folder of such; may be repeated.",
+)
 @click.option("--min-daily", type=click.FloatRange(0), help="Dollars a day that are worth an alert.")
 @click.option("--min-total", type=click.FloatRange(0), help="Dollars that an incident must be worth.")
 @click.option(
@@ -555,6 +561,7 @@ def backtest(
     start: str | None,
     end: str | None,
     deliveries: Path | None,
+    hourly: tuple[Path, ...],
     min_daily: float | None,
     min_total: float | None,
     country: str | None,
@@ -562,7 +569,8 @@ def backtest(
 ) -> None:
     """Replay history: the alerts you would have had, each day judged only with what was known then.
 
-    Without --min-daily and --min-total: 0.2 % and 1 % of a usual day's cost, at least 5 and 25.
+    Without --min-daily and --min-total: 0.2 % and 1 % of a usual day's cost, at least 5 and 25. With --hourly each file
+    is one series of any unit, judged hour by hour; dollars decide nothing there.
     """
     from app.backtest import Rules, alert_line, replay, reported_range, stored_deliveries
     from app.core.periods import day_from
@@ -581,6 +589,13 @@ def backtest(
         *(day_from(text, name) if text else None for text, name in ((start, "start"), (end, "end")))
     )
     settings = read_settings()
+    if hourly:
+        given = {"--deliveries": deliveries, "--min-daily": min_daily, "--min-total": min_total, "--country": country}
+        for option, value in given.items():
+            if value is not None:
+                raise InvalidInput(f"{option} does not go with --hourly. Leave it out, or leave out --hourly.")
+        backtest_hourly(hourly, first, after, max_bytes=settings.max_file_bytes, as_json=as_json)
+        return
     if deliveries is not None:
         arriving = read_deliveries(deliveries, max_bytes=settings.max_file_bytes)
     else:
@@ -594,6 +609,21 @@ def backtest(
         say(json.dumps(alert_line(alert)) if as_json else alert_text(alert))
     if not as_json:
         say(", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in counted.items()) or "No alerts.")
+
+
+def backtest_hourly(
+    paths: tuple[Path, ...], start: date | None, end: date | None, *, max_bytes: int, as_json: bool
+) -> None:
+    """Print the alerts of each series, file by file in the order given; of days before `start` nothing but learning."""
+    from app.hourlyfiles import hourly_line, hourly_text, replay_hourly, series_files
+
+    counted: dict[str, int] = {}
+    for path in series_files(paths):
+        for alert in replay_hourly(path, start, end, max_bytes=max_bytes):
+            counted[alert.kind] = counted.get(alert.kind, 0) + 1
+            say(json.dumps(hourly_line(path, alert)) if as_json else hourly_text(path, alert))
+    if not as_json:
+        say(", ".join(f"{number} {kind}" for kind, number in counted.items()) or "No alerts.")
 
 
 def alert_text(alert: Anomaly | AnomalyRecord) -> str:

@@ -72,12 +72,13 @@ def read_deliveries(folder: Path, *, max_bytes: int) -> Iterator[Delivery]:
 
 def read_delivery(day: date, path: Path, *, max_bytes: int) -> Delivery:
     """What arrived on `day`; of rows with the same key and date the last stands."""
-    table = _table(path, _content(path, max_bytes))
+    table = _table(path, content_of(path, max_bytes))
     days, amounts = _days(day, path, table), _amounts(path, table)
     return _summed(day, table, days, amounts)
 
 
-def _content(path: Path, max_bytes: int) -> bytes:
+def content_of(path: Path, max_bytes: int) -> bytes:
+    """A file's bytes, unpacked if it is `.gz`. Raises InvalidInput when they cannot be read, are none or too many."""
     try:
         with path.open("rb") as file, gzip.open(file) if path.suffix == ".gz" else file as plain:
             content = plain.read(max_bytes + 1)

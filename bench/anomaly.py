@@ -1,4 +1,5 @@
-"""`make bench-anomaly`: the scorer's table on the practice organisations and on fresh seeds, beside simple rules, and CPU.
+"""`make bench-anomaly`: the scorer's table on the practice organisations and on fresh seeds, beside simple rules, and CPU;
+the hourly mode on NAB (bench.nab).
 
 Generator and scorer are not part of the project: `SPENDSCOPE_PRACTICE` names their folder, else
 `../shared/data/anomaly`. All detectors see the same deliveries in the same order and get the same dollars.
@@ -26,6 +27,7 @@ from app.backtest import Rules, alert_line, replay
 from app.core.anomaly import Detector
 from app.core.arrivals import Arrivals, Delivery
 from app.deliveries import read_deliveries
+from bench.nab import hourly_mode
 
 PRACTICE = Path(os.environ.get("SPENDSCOPE_PRACTICE", Path(__file__).parents[2] / "shared/data/anomaly"))
 FRESH_SEEDS = (9001, 9003)
@@ -182,6 +184,7 @@ def speed(into: Path) -> None:
 
 
 def main() -> None:
+    hourly_mode()
     if not (PRACTICE / "generator.py").is_file():
         print(
             f"Not measured: the practice organisations are not at {PRACTICE}. SPENDSCOPE_PRACTICE names their folder."
