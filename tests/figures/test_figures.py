@@ -116,7 +116,9 @@ def test_quantities_never_share_a_scale() -> None:
 
 def test_a_quantity_stands_below_its_name_and_neither_is_markup() -> None:
     rows = [usage.Usage("<i>" + "x" * 60, "1 <GB>", "--c0", np.array([1.0, 2, 3]))]
-    [label] = usage.quantities(rows, DAYS, dimension="service", granularity="daily", settling=[])["layout"]["annotations"]
+    [label] = usage.quantities(rows, DAYS, dimension="service", granularity="daily", settling=[])["layout"][
+        "annotations"
+    ]
     name, quantity = label["text"].split("<br>")
     assert name.startswith("<b>&lt;i&gt;xxx")
     assert name.count("x") < usage.LONGEST_NAME
