@@ -81,6 +81,17 @@ def test_any_text_is_one_line(text: str) -> None:
     assert len(logs.TextLines(lambda given: given).format(record).splitlines()) == 1
 
 
+@pytest.mark.parametrize("form", [logs.JsonLines, logs.TextLines])
+def test_a_message_of_ours_is_not_searched_and_every_other_is(
+    form: type[logs.JsonLines] | type[logs.TextLines],
+) -> None:
+    lines_of = form(lambda _: logs.HIDDEN)
+    record = logging.LogRecord("app", logging.INFO, "", 0, "%s %d", ("GET", 200), None)
+    assert logs.HIDDEN in lines_of.format(record)
+    vars(record).update(logs.OURS)
+    assert "GET 200" in lines_of.format(record)
+
+
 def test_a_trace_is_a_field_or_set_in_and_arguments_that_do_not_fit_are_told(
     configured: Callable[..., io.StringIO],
 ) -> None:
