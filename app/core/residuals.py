@@ -157,11 +157,12 @@ def _next_month(day: date) -> date:
 
 
 def _without_calendar(arrivals: Arrivals, baseline: Baseline, arrived: Flags, recent: Recent) -> Recent:
-    """Residuals less what was there on the same day of an earlier month: a month's end is no anomaly the second time."""
+    """Residuals less what was there on the same day of an earlier month, which is expected then: a month's end is no
+    anomaly the second time, and what was billed stays what was billed."""
     begin = arrivals.days - arrived.shape[1]
     weekdays = np.arange(begin, arrivals.days) % WEEK
     flat = np.log(np.maximum(arrivals.known[:, begin:], 1e-9)) - baseline.profile[:, weekdays]
-    off, slow_off, cost = recent.off.copy(), recent.slow_off.copy(), recent.cost.copy()
+    off, slow_off, expected = recent.off.copy(), recent.slow_off.copy(), recent.expected.copy()
     for age in range(min(SAME_DAYS, len(off))):
         day = arrivals.day_at(arrivals.days - 1 - age)
         before = [arrivals.place_of(other) - begin for other in same_days(day)]
@@ -169,8 +170,8 @@ def _without_calendar(arrivals: Arrivals, baseline: Baseline, arrived: Flags, re
         cut = _explained(off[age], [effect for effect in effects if effect is not None], baseline.spread)
         off[age] -= cut
         slow_off[age] -= cut
-    positive = recent.regular & (cost > 0)
-    return replace(recent, off=off, slow_off=slow_off, cost=np.where(positive, recent.expected * np.exp(off), cost))
+        expected[age] *= np.where(recent.regular & (recent.cost[age] > 0), np.exp(cut), 1)
+    return replace(recent, off=off, slow_off=slow_off, expected=expected)
 
 
 def _effect(flat: Floats, arrived: Flags, place: int) -> Floats | None:

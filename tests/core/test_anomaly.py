@@ -162,6 +162,19 @@ def test_a_months_end_is_nothing_the_third_time() -> None:
     assert [alert for alert in org.alerts() if alert.detected_on >= day_at(ends[2])] == []
 
 
+def test_a_months_end_is_expected_and_the_bill_stays_the_bill() -> None:
+    """What a month's end usually brings raises what is expected of it; it is not taken off what was billed."""
+    org = organisation()
+    ends = [day for day in range(DAYS) if day_at(day + 1).day == 1]
+    org.costs[SERIES, ends] *= 1.8
+    usual, odd = org.costs[SERIES, ends[2]], 3 * org.costs[SERIES, ends[2]]
+    org.costs[SERIES, ends[2]] = odd
+    (alert,) = [alert for alert in org.alerts() if alert.detected_on >= day_at(ends[2])]
+    assert alert.date == day_at(ends[2])
+    assert alert.actual == pytest.approx(odd, rel=0.1)
+    assert alert.expected == pytest.approx(usual, rel=0.15)
+
+
 def test_a_new_service_is_told_with_all_of_its_cost() -> None:
     org = organisation()
     costs = np.zeros(DAYS)
