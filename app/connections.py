@@ -80,7 +80,7 @@ class LeavingArbiter(Arbiter):  # type: ignore[misc]
         super().__init__(app)
 
     def handle_term(self) -> None:
-        if self._leaving() or not self._seconds:
+        if self._leaving():
             raise StopIteration
         self._leaving.begin()
         self._stop_at = time.monotonic() + self._seconds

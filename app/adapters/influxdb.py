@@ -62,6 +62,8 @@ ATTEMPTS: Final = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
 AGREES: Final = Decimal("1e-6")
 """How closely sums of floats must agree with exact ones, relative to their size from 1 up."""
+LONGEST_SHARD_DAYS: Final = 365
+"""Of a bucket that keeps everything."""
 READ_DAYS: Final = 5
 """Days read by one query: InfluxDB's work is mostly per series, ours per point."""
 
@@ -294,8 +296,11 @@ def _days(seconds: int) -> str:
 
 
 def _shard_seconds(days: int) -> int:
-    """Shard groups are dropped whole and each costs files: long ones for daily points, well inside retention."""
-    length = 30 if not days or days >= 90 else 7 if days >= 14 else 1
+    """Shard groups are dropped whole: a third of the retention stays longer at most. Each costs a query something for
+    every series, and that is most of what a chart of daily points costs (docs/grafana.md)."""
+    if not days:
+        return LONGEST_SHARD_DAYS * 86_400
+    length = min(LONGEST_SHARD_DAYS, days // 3) if days >= 90 else 7 if days >= 14 else 1
     return length * 86_400
 
 

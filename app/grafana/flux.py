@@ -90,7 +90,7 @@ def comparison() -> str:
     """Days of each cost. A day on which some charge has no blended cost has no such sum: a part is not the total.
 
     Which days these are is asked only when the whole range has some: two counts that the storage engine does itself.
-    Grafana makes a label of every column of the group key except `_field`, so that is given another name.
+    Each cost is read by itself, so that InfluxDB reads them side by side. Grafana makes a label of every column of the group key except `_field`, so that is given another name.
     """
     return f"""costs = {selected("|".join(COSTS))}
 
@@ -109,14 +109,21 @@ else
     |> map(fn: (r) => ({{day: string(v: r._time)}}))
     |> findColumn(fn: (key) => true, column: "day")
 
-costs
-  |> group(columns: ["_field"])
-  |> {DAILY}
+union(tables: [{_each_day(COSTS)}])
   |> filter(fn: (r) => whole or r._field != "{MAY_BE_ABSENT}" or contains(value: string(v: r._time), set: known))
   |> sort(columns: ["_time"])
   |> keep(columns: ["_time", "_value", "_field"])
   |> rename(columns: {{_field: "cost"}})
 """
+
+
+def _each_day(costs: Iterable[str]) -> str:
+    return ", ".join(
+        f"""{selected(cost)}
+  |> group(columns: ["_field"])
+  |> {DAILY}"""
+        for cost in costs
+    )
 
 
 def _count_of(charges: str) -> str:

@@ -331,6 +331,16 @@ def test_days_that_the_bucket_forgets_become_unknown(server: Server, tmp_path: P
 
 
 @pytest.mark.server
+@pytest.mark.parametrize(("retention", "shard"), [(0, 365), (13, 1), (60, 7), (90, 30), (180, 60), (3000, 365)])
+def test_a_buckets_shards_are_long(server: Server, tmp_path: Path, retention: int, shard: int) -> None:
+    """What a query over months costs is a series' pieces, not its points; more than a third too much is never kept."""
+    influx = Influx(server, tmp_path, retention_days=retention)
+    influx.store.prepare()
+    found = influx.store._server._client.buckets_api().find_bucket_by_name(influx.store._server.bucket)
+    assert found.retention_rules[0].shard_group_duration_seconds == shard * 86_400
+
+
+@pytest.mark.server
 def test_prepare_makes_the_bucket_and_refuses_another_retention(server: Server, tmp_path: Path) -> None:
     influx = Influx(server, tmp_path, retention_days=180)
     influx.store.prepare()

@@ -84,12 +84,12 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     pytest.fail(f"{process.args!r} did not start")
 
 
-def command_for(folder: Path, port: int) -> list[str] | None:
-    """How to start the first server that is installed here, with its data in `folder`."""
+def command_for(folder: Path, port: int, *, atomic: bool = False) -> list[str] | None:
+    """How to start the first server that is installed here, with its data in `folder`; `atomic`: one we do not refuse."""
     address = f"127.0.0.1:{port}"
     if mongod := shutil.which("mongod"):
         return [mongod, "--dbpath", str(folder), "--port", str(port), "--bind_ip", "127.0.0.1", "--quiet"]
-    if ferretdb := shutil.which("ferretdb"):
+    if not atomic and (ferretdb := shutil.which("ferretdb")):
         own = [f"--sqlite-url=file:{folder}/", f"--state-dir={folder}", "--telemetry=disable", "--debug-addr=-"]
         return [ferretdb, "--handler=sqlite", f"--listen-addr={address}", *own]
     if SECANTUS.exists():

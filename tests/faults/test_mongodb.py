@@ -46,7 +46,7 @@ class Mongo:
         return f"mongodb://127.0.0.1:{self.port}/spendscope?directConnection=true"
 
     def start(self) -> None:
-        command = command_for(self.folder, self.port)
+        command = command_for(self.folder, self.port, atomic=True)
         if command is None:
             pytest.skip(MISSING)
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

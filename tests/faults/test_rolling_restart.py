@@ -6,7 +6,9 @@ nobody is cut off, sessions and accepted jobs survive.
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -127,3 +129,22 @@ def test_a_second_sigterm_and_a_setting_of_0_stop_at_once(tmp_path: Path) -> Non
                 web.process.send_signal(signal.SIGTERM)
                 time.sleep(0.3)
             assert web.process.wait(20) == 0
+
+
+def test_a_request_under_way_is_answered_and_an_idle_connection_holds_nobody_up(tmp_path: Path) -> None:
+    with Deployed(tmp_path) as deployed:
+        [name] = deployed.put(1)
+        web = deployed.serve()
+        body = json.dumps({"kind": "ingest", "params": {"key": name}}).encode()
+        head = f"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1:{web.port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        place = ("127.0.0.1", web.port)
+        with socket.create_connection(place, 10) as slow, socket.create_connection(place, 10):
+            slow.sendall(head.encode() + body[:9])
+            time.sleep(1)
+            web.process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            time.sleep(1.5)
+            slow.sendall(body[9:])
+            assert slow.recv(99).startswith(b"HTTP/1.1 202 ")
+            assert web.process.wait(20) == 0
+        assert time.monotonic() - began < 8, "well before gunicorn would end it by force"
