@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Final
 
 from app.backends import Backends
@@ -17,7 +17,7 @@ from app.core.charges import METRICS, Totals
 from app.core.jobs import Job
 from app.core.ledger import DayRecord
 from app.core.periods import EARLIEST, LATEST
-from app.ingest import day_of, difference, submit_object
+from app.ingest import day_of, difference, stored_totals, submit_object
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,14 @@ def compared(backends: Backends, *, thorough: bool = False) -> Compared:
     else:
         days = sorted(day for day, record in records.items() if _has_cost(record))
         days = days if thorough else _spread(days)
-        kept = {day: _read_back(backends, day) for day in days}
+        kept = {day: stored_totals(backends, day) for day in days}
     known = {day: records.get(day) for day in days}
-    wrong = [day for day, record in known.items() if not _agree(kept.get(day, {}), record, exact=backends.costs.exact)]
+    now, exact = backends.clock(), backends.costs.exact
+    wrong = [
+        day
+        for day, record in known.items()
+        if not _is_being_written(record, now) and not _agree(kept.get(day, {}), record, exact=exact)
+    ]
     return Compared(len(days), tuple(wrong))
 
 
@@ -71,12 +76,6 @@ def repair(backends: Backends) -> list[Job]:
     return [submit_object(backends, day, there, again=True) for day, there in present if day is not None]
 
 
-def _read_back(backends: Backends, day: date) -> Mapping[str, Totals]:
-    from app.core.columns import account_totals, columns_of
-
-    return account_totals(columns_of(day, backends.costs.day(day)))
-
-
 def _spread(days: list[date]) -> list[date]:
     """The first, the last, and those evenly between."""
     if len(days) <= SAMPLED:
@@ -94,9 +93,14 @@ def _is_something(totals: Totals) -> bool:
     return any(totals.of(metric) for metric in METRICS)
 
 
+def _is_being_written(record: DayRecord | None, now: datetime) -> bool:
+    """A mark that has run out is one that a killed job left."""
+    if record is None or not record.restating:
+        return False
+    return record.restating_until is None or record.restating_until > now
+
+
 def _agree(kept: Mapping[str, Totals], record: DayRecord | None, *, exact: bool) -> bool:
-    if record is not None and record.restating:
-        return True
     said = {name: part.current for name, part in record.accounts.items()} if record else {}
     return (record is not None or not kept) and all(
         difference(kept.get(name), said.get(name), exact=exact) is None for name in _told(kept, said)

@@ -250,6 +250,8 @@ class _Taking:
     again: bool
     sha256: str | None = None
     size: int = 0
+    is_unfinished: bool = False
+    """Whether a run before this one marked the day and did not come to its flip."""
 
     @property
     def owner(self) -> str:
@@ -274,6 +276,7 @@ class _Taking:
                 self.progress(1, STEPS, f"Checking {self.found.key}")
                 parsed = self._parse(spooled)
         except Conflict:
+            self._hand_over()
             return Outcome(
                 "superseded", f"{self.found.key} was replaced while it was read; the new version is taken instead."
             )
@@ -346,20 +349,22 @@ class _Taking:
         )
         self.progress(2, STEPS, f"Writing {self.day}")
         charges = _of_accounts(parsed, decision.taken)
+        replaced = decision.replaced | self._strays(decision)
         try:
-            stored = self.backends.costs.replace(self.day, decision.replaced, charges)
+            stored = self.backends.costs.replace(self.day, replaced, charges)
         except Quarantined:
             self._give_up(before)
             raise
         except Refused as error:
             self._give_up(before)
             raise Quarantined(Reason(error.code, error.message)) from error
-        self._verify(stored, decision, parsed)
+        self._verify(stored, replaced, decision, parsed)
         self.progress(3, STEPS, f"Publishing {self.day}")
-        if not self.backends.metadata.put_day_record(decision.record):
+        record = self._flipped(stored, replaced, decision.record)
+        if not self.backends.metadata.put_day_record(record):
             raise Unavailable("metadata", f"The ledger of {self.day} was changed by another job; this one runs again.")
         self.backends.costs.publish(self.day)
-        keep_history(self.backends, decision.record)
+        keep_history(self.backends, record)
         return self._ingested(before, decision, parsed)
 
     def _begin(self) -> DayRecord:
@@ -367,6 +372,7 @@ class _Taking:
         metadata, now = self.backends.metadata, self.backends.clock()
         until = now + timedelta(seconds=self.backends.settings.job_timeout_seconds + 30)
         record = metadata.day_record(self.day)
+        self.is_unfinished = record.restating
         # Whoever flipped it last may have been killed before its history was kept.
         keep_history(self.backends, record)
         marked = begin(record, self.job_id, now, until)
@@ -381,9 +387,41 @@ class _Taking:
         )
         self.backends.metadata.put_day_record(lifted)
 
-    def _verify(self, stored: StoredDay, decision: Decision, parsed: ParsedDay) -> None:
+    def _strays(self, decision: Decision) -> frozenset[str]:
+        """Accounts of which the store has charges and the ledger will know none.
+
+        A run that was killed between its write and its flip left them, and no newer version of its file has them: nobody
+        releases what the ledger never had. So whoever takes such a day takes them away.
+        """
+        if not (self.is_unfinished or self.again):
+            return frozenset()
+        known = {name for name, part in decision.record.accounts.items() if part.current.rows}
+        return frozenset(stored_totals(self.backends, self.day)) - known - decision.replaced
+
+    def _flipped(self, stored: StoredDay, replaced: frozenset[str], record: DayRecord) -> DayRecord:
+        """The day afterwards: still marked, free to be taken, where a run that was killed has left another account wrong.
+
+        Only that account's file can mend it, and takes even bytes that are known while the day is marked.
+        """
+        exact = self.backends.costs.exact
+        others = (name for name in record.accounts.keys() - replaced if self.is_unfinished)
+        if all(
+            difference(stored.accounts.get(name), record.accounts[name].current, exact=exact) is None for name in others
+        ):
+            return record
+        return replace(record, restating=True, restating_job=self.job_id, restating_until=self.backends.clock())
+
+    def _hand_over(self) -> None:
+        """A run that was killed after its write, and whose version is gone now, leaves its day to what is there."""
+        record = self.backends.metadata.day_record(self.day)
+        if record.restating and record.restating_job == self.job_id:
+            for key in (f"{self.day}.csv", f"{self.day}.csv.gz"):
+                if (found := self.backends.source.find(key)) is not None:
+                    submit_object(self.backends, self.day, found, again=True)
+
+    def _verify(self, stored: StoredDay, replaced: frozenset[str], decision: Decision, parsed: ParsedDay) -> None:
         """What the store reads back must be what the file says (I1); nothing is shown as new before."""
-        for account in sorted(decision.replaced):
+        for account in sorted(replaced):
             expected = parsed.accounts.get(account) if account in decision.taken else None
             wrong = difference(stored.accounts.get(account), expected, exact=self.backends.costs.exact)
             if wrong:
@@ -485,6 +523,16 @@ def _of_accounts(parsed: ParsedDay, accounts: frozenset[str]) -> Any:
 
     column = parsed.table["account"].cast(pa.string())
     return parsed.table.filter(pc.is_in(column, value_set=pa.array(sorted(accounts), pa.string())))
+
+
+def stored_totals(backends: Backends, day: date) -> Mapping[str, Totals]:
+    """What the cost store has of each account on a day. Raises Unavailable."""
+    if backends.costs.atomic:
+        stored = backends.costs.stored_days().get(day)
+        return stored.accounts if stored else {}
+    from app.core.columns import account_totals, columns_of
+
+    return account_totals(columns_of(day, backends.costs.day(day)))
 
 
 def difference(stored: Totals | None, expected: Totals | None, *, exact: bool) -> str | None:

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from app.adapters.influxdb import InfluxCostStore
@@ -310,11 +310,26 @@ def on_influx(root: Path, url: str, token: str, org: str) -> Deployment:
 Begin = Callable[[], Deployment]
 
 
+NEVER_IN_THE_LEDGER: Final[list[Step]] = [
+    ("take", 0, ".csv.gz", {("c", "S3", "r"): ("0", "0", "0", "0")}, 0),
+    ("write", 0, ".csv.gz", {("c", "S3", "r"): ("0", "", "0", "0")}, 0),
+    ("take", 0, ".csv", {}, 0),
+    ("write", 0, ".csv.gz", {("c", "S3", "r"): ("0", "", "0", "12.345678901234")}, 0),
+    ("kill", 0, ".csv", {}, 3),
+    ("take", 0, ".csv", {}, 0),
+    ("take", 0, ".csv", {("a", "S3", "r"): ("0", "0", "0", "0")}, 0),
+    ("take", 0, ".csv", {("a", "S3", "r"): ("0", "0", "0", "0")}, 0),
+    ("take", 0, ".csv.gz", {}, 0),
+]
+"""A run that is killed after it wrote an account which the ledger never had, and no later version of its file has."""
+
+
 def end_at_the_last_truth(begin: Begin, examples: int) -> None:
     current: list[Deployment] = []
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
     @given(steps=STEPS)
+    @example(steps=NEVER_IN_THE_LEDGER)
     def played(steps: list[Step]) -> None:
         if not current or current[-1].played == HISTORIES_A_STORE:
             for old in current:
