@@ -32,7 +32,7 @@ ASKED_BY_DOCTOR: Final = frozenset(
     {
         "examine", "_agreement", "_health", "_workers", "check_address", "check_sign_in", "_file_value",
         "check", "__init__", "directory_of", "connect", "answers", "_silent", "_client",
-        "_failure", "_failures", "_refusal", "_denied", "_asked", "_problem", "_query",
+        "_failure", "_failures", "_refusal", "_denied", "_asked", "_problem", "_query", "_base",
         "_sign_on", "open_identities", "_ask_discovery", "_endpoint", "_json", "_ask", "_fresh", "_key_set",
     }
 )  # fmt: skip
