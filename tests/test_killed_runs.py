@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -13,23 +14,11 @@ import pytest
 from app.agreement import compared
 from app.backends import Backends
 from app.ingest import ingest_object, stored_totals, watch
-from tests.arrivals import DAY, NOW, amount, arrive, csv, opened, settings_for, take
+from tests.arrivals import DAY, NOW, amount, arrive, csv, take
 
 
 class Killed(BaseException):
     pass
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    found = tmp_path / "costs"
-    found.mkdir()
-    return found
-
-
-@pytest.fixture
-def backends(tmp_path: Path, folder: Path) -> Backends:
-    return opened(settings_for(tmp_path, folder))
 
 
 def killed_after_the_write(backends: Backends, key: str) -> dict[str, Any]:
@@ -60,8 +49,8 @@ def test_an_account_that_the_ledger_never_had_goes(backends: Backends, folder: P
     killed_after_the_write(backends, arrive(folder, csv("c,S,r,12,12,12,1")))
     assert kept(backends) == {"c": Decimal(12)}
     later = an_hour_later(backends)
-    rows = [] if suffix == ".csv" else ["a,S,r,1,1,1,1"]
-    assert take(later, arrive(folder, gzipped(csv(*rows), suffix), suffix=suffix)).status == "done"
+    data = csv() if suffix == ".csv" else gzip.compress(csv("a,S,r,1,1,1,1"))
+    assert take(later, arrive(folder, data, suffix=suffix)).status == "done"
     assert kept(later) == ({} if suffix == ".csv" else {"a": Decimal(1)})
     assert not later.metadata.day_record(DAY).restating
     assert compared(later).wrong == ()
@@ -78,9 +67,9 @@ def test_an_account_that_was_released_before_stays_released(backends: Backends, 
 def test_while_another_accounts_charges_are_wrong_the_day_is_not_done(backends: Backends, folder: Path) -> None:
     before = csv("c,S,r,5,5,5,1")
     take(backends, arrive(folder, before))
-    killed_after_the_write(backends, key := arrive(folder, csv("c,S,r,12,12,12,1")))
+    killed_after_the_write(backends, arrive(folder, csv("c,S,r,12,12,12,1")))
     later = an_hour_later(backends)
-    take(later, arrive(folder, gzipped(csv("a,S,r,1,1,1,1"), ".csv.gz"), suffix=".csv.gz"))
+    take(later, arrive(folder, gzip.compress(csv("a,S,r,1,1,1,1")), suffix=".csv.gz"))
     assert later.metadata.day_record(DAY).restating, "nobody vouches for c"
     assert compared(later).wrong == (DAY,), "and who compares says so"
     take(later, arrive(folder, before))
@@ -88,7 +77,6 @@ def test_while_another_accounts_charges_are_wrong_the_day_is_not_done(backends: 
     assert amount(later) == 6
     assert not later.metadata.day_record(DAY).restating
     assert later.metadata.day_record(DAY).accounts["c"].revision == 1
-    assert key
 
 
 def test_a_killed_run_whose_version_is_gone_hands_its_day_over(backends: Backends, folder: Path) -> None:
@@ -104,13 +92,7 @@ def test_a_killed_run_whose_version_is_gone_hands_its_day_over(backends: Backend
 
 def test_charges_that_add_up_to_nothing_are_no_strays(backends: Backends, folder: Path) -> None:
     take(backends, arrive(folder, csv("c,S,r,5,5,5,0", "c,T,r,-5,-5,-5,0")))
-    killed_after_the_write(backends, arrive(folder, gzipped(csv("b,S,r,1,1,1,1"), ".csv.gz"), suffix=".csv.gz"))
-    take(an_hour_later(backends), arrive(folder, gzipped(csv("a,S,r,1,1,1,1"), ".csv.gz"), suffix=".csv.gz"))
+    killed_after_the_write(backends, arrive(folder, gzip.compress(csv("b,S,r,1,1,1,1")), suffix=".csv.gz"))
+    take(an_hour_later(backends), arrive(folder, gzip.compress(csv("a,S,r,1,1,1,1")), suffix=".csv.gz"))
     assert kept(backends) == {"a": Decimal(1), "c": Decimal(0)}
     assert len(backends.costs.day(DAY)) == 3
-
-
-def gzipped(data: bytes, suffix: str) -> bytes:
-    import gzip
-
-    return gzip.compress(data, mtime=0) if suffix.endswith(".gz") else data

@@ -8,13 +8,12 @@ from typing import Final
 from flask import Response
 
 from app import costs as figures
-from app.api.costs import METRIC, freshness_model
+from app.api.costs import GROUP_BY, METRIC, freshness_model
 from app.api.models import Baseline, ComparedRow, Comparison, exact_text
 from app.api.models import NotKept as NotKeptAnswer
 from app.api.paging import Bookmark, count
 from app.api.routes import CURSOR, DATE, END, FILTERS, START, Arguments, Parameter, Route, answered, limit_of
 from app.backends import Backends, current
-from app.core.charges import DIMENSIONS
 from app.core.comparison import GroupMove, group_moves
 from app.core.periods import DateRange, day_from
 from app.core.query import FIELDS, MOST_TOP, CostQuery
@@ -77,10 +76,10 @@ def comparison(
 
 
 def _row(query: CostQuery, found: GroupMove) -> ComparedRow:
+    move = found.move
     members: dict[str, object] = dict(zip(query.group_by, found.group, strict=True))
     members |= {"before": found.before, "after": found.after}
-    members["change"] = found.move.amount if found.move else None
-    members["percent"] = found.move.percent if found.move else None
+    members |= {"change": move.amount if move else None, "percent": move.percent if move else None}
     return ComparedRow.model_validate(members | {"other": True} if found.other else members)
 
 
@@ -99,7 +98,7 @@ ROUTES: Final = (
             Parameter("baseline_start", "First day of what is compared with.", DATE, example="2026-09-01"),
             Parameter("baseline_end", "First day that is not in it any more.", DATE, example="2026-10-01"),
             METRIC,
-            Parameter("group_by", f"Dimensions separated by commas: {', '.join(DIMENSIONS)}.", example="service"),
+            GROUP_BY,
             *FILTERS,
             Parameter(
                 "top",

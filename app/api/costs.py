@@ -31,9 +31,9 @@ from app.api.routes import (
     one_of,
 )
 from app.backends import Backends, current
-from app.core.amounts import total as exact_total
 from app.core.charges import DEFAULT_METRIC, DIMENSIONS, METRICS
 from app.core.comparison import OTHER
+from app.core.exact import known_total
 from app.core.exports import csv_text
 from app.core.periods import GRANULARITIES, DateRange, bucket_of
 from app.core.query import FIELDS, MOST_TOP, CostQuery, choice
@@ -145,7 +145,7 @@ def _rows_of(frame: CostFrame, ranks: Mapping[Group, int]) -> Iterator[Row]:
         beyond = rest[frame.present[rest, column]]
         if len(beyond):
             name = (OTHER,) * len(frame.query.group_by)
-            yield Row(period, name, _sum(_cells(frame, beyond, column)), other=True)
+            yield Row(period, name, known_total(_cells(frame, beyond, column)), other=True)
 
 
 def _known_columns(frame: CostFrame) -> list[int]:
@@ -161,11 +161,6 @@ def _cells(frame: CostFrame, groups: np.ndarray[tuple[int], np.dtype[np.intp]], 
     values = frame.exact.map(lambda part: part[groups, column]).decimals()
     lacking = np.isnan(frame.amounts[groups, column]).tolist()
     return [None if lacks else value for value, lacks in zip(values, lacking, strict=True)]
-
-
-def _sum(values: Sequence[Decimal | None]) -> Decimal | None:
-    known = [value for value in values if value is not None]
-    return exact_total(known) if len(known) == len(values) else None
 
 
 # --- one page as JSON ---------------------------------------------------------------------------------------------
@@ -265,7 +260,7 @@ def costs(given: Arguments) -> Response:
     query = CostQuery.from_pairs((name, value) for name, value in given if name in FIELDS)
     limit, cursor = given.limit(1000), given.first("cursor")
     form = choice("format", given.first("format") or "json", FORMATS)
-    tag = tag_of(backends, query, limit, cursor, form)
+    tag = _tag(backends, query, limit, cursor, form)
     headers = {"ETag": f'W/"{tag}"', "Cache-Control": "private, no-cache"}
     if request.if_none_match.contains_weak(tag):
         return Response(status=304, headers=headers)
@@ -279,7 +274,7 @@ def costs(given: Arguments) -> Response:
     return Response(csv_lines(table), 200, headers, content_type="text/csv; charset=utf-8")
 
 
-def tag_of(backends: Backends, query: CostQuery, *rest: object) -> str:
+def _tag(backends: Backends, query: CostQuery, *rest: object) -> str:
     """Of everything an answer depends on."""
     asked = repr((figures.state(backends), query.pairs(), *rest))
     return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -309,6 +304,9 @@ def _query_of_dimension(backends: Backends, given: Arguments) -> CostQuery:
     return CostQuery.from_pairs(pairs)
 
 
+GROUP_BY: Final = Parameter(
+    "group_by", f"Dimensions separated by commas: {', '.join(DIMENSIONS)}.", example="service,region"
+)
 METRIC: Final = one_of("metric", "What is added up.", METRICS, DEFAULT_METRIC)
 
 ROUTES: Final = (
@@ -327,11 +325,7 @@ ROUTES: Final = (
             END,
             METRIC,
             one_of("granularity", "Length of a period.", GRANULARITIES, "daily"),
-            Parameter(
-                "group_by",
-                f"Dimensions separated by commas: {', '.join(DIMENSIONS)}.",
-                example="service,region",
-            ),
+            GROUP_BY,
             *FILTERS,
             Parameter(
                 "top",

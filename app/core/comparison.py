@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from app.core.exact import total as exact_total
+from app.core.exact import known_total
 from app.core.restatements import Move, move_of
 from app.core.rollup import CostFrame
 
@@ -53,10 +53,5 @@ def _rank(found: GroupMove) -> tuple[bool, Decimal, Group]:
 
 
 def _together(moves: Sequence[GroupMove], width: int) -> GroupMove:
-    before, after = (_sum([getattr(move, side) for move in moves]) for side in ("before", "after"))
+    before, after = (known_total(getattr(move, side) for move in moves) for side in ("before", "after"))
     return GroupMove((OTHER,) * width, before, after, other=True)
-
-
-def _sum(values: Sequence[Decimal | None]) -> Decimal | None:
-    known = [value for value in values if value is not None]
-    return exact_total(known) if len(known) == len(values) else None

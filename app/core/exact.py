@@ -27,3 +27,10 @@ def total(values: Iterable[Decimal]) -> Decimal:
     for value in values:
         result = EXACT.add(result, value)
     return result
+
+
+def known_total(values: Iterable[Decimal | None]) -> Decimal | None:
+    """An exact sum; None where one of the values is not known."""
+    given = list(values)
+    known = [value for value in given if value is not None]
+    return total(known) if len(known) == len(given) else None

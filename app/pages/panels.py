@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from app.core.amounts import text as exact_text
+from app.core.exact import known_total
 from app.core.periods import DAY, DateRange
 from app.figures import comparison, regions, spend, usage
 from app.figures.theme import Figure, Floats, colours
@@ -558,7 +559,7 @@ def _rest_row(view: View, rest: int, trend: html.Element) -> html.Element:
     pair: tuple[Amount, Amount] = (None, None)
     if view.comparison:
         others = [p for value, p in view.comparison.groups.items() if value not in shown]
-        pair = _summed([now for now, _ in others]), _summed([before for _, before in others])
+        pair = known_total([now for now, _ in others]), known_total([before for _, before in others])
     others_text = f"{words.counted(rest, 'other')} (all in the CSV)"
     return html.Tr(
         [
@@ -567,10 +568,6 @@ def _rest_row(view: View, rest: int, trend: html.Element) -> html.Element:
             *_cells(view, amount, pair),
         ]
     )
-
-
-def _summed(values: Sequence[Amount]) -> Amount:
-    return None if None in values else sum((v for v in values if v is not None), Decimal(0))
 
 
 def _total_row(view: View) -> html.Element:
