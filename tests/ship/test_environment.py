@@ -52,4 +52,5 @@ def test_uv_installs_and_pip_where_uv_cannot(tmp_path: Path, uv: str, pip: str, 
     assert [line.split()[0] for line in lines] == asked
     for line in lines:
         assert "--require-hashes --no-deps --only-binary :all: -r some.lock" in line
+        assert ("--compile-bytecode" in line) is line.startswith("uv"), "pip compiles by itself"
     assert ("could not be installed" in done.stderr) is (code == 2)
