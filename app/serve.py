@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import logging
-import os
-import shutil
 import sys
-import tempfile
 from typing import Any, Final
 
 from gunicorn import glogging
@@ -19,6 +15,7 @@ from app.config import Settings
 from app.connections import Leaving, LeavingArbiter, Loads, TimelyWorker, give_place
 from app.errors import BadCredentials, CannotStart, Unavailable
 from app.launcher import check_address
+from app.sharedcounts import count_together
 
 log = logging.getLogger(__name__)
 
@@ -146,20 +143,5 @@ def _has_memory_disk() -> bool:
 def run_web(settings: Settings) -> None:
     """Serve until SIGTERM. Raises CannotStart for an address that cannot be used."""
     check_address(settings)
-    _count_together()
+    count_together()
     Server(settings).run()
-
-
-def _count_together() -> None:
-    """Let the requests of all processes add up in /metrics: prometheus_client asks for this before its first import."""
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        return
-    directory, owner = tempfile.mkdtemp(prefix="spendscope-metrics-"), os.getpid()
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
-
-    def clear() -> None:
-        # Every process that was forked from this one ends here too.
-        if os.getpid() == owner:
-            shutil.rmtree(directory, ignore_errors=True)
-
-    atexit.register(clear)

@@ -27,6 +27,9 @@ EXPANDS: Final = 200
 EXPANDS_FROM: Final = 16 * 2**20
 """No cost file shrinks 200-fold: its keys differ. From 16 MiB on that is a bomb, and not inflated up to the limit."""
 
+DESCRIPTORS: Final = Path("/proc/self/fd")
+"""Opening a file by its place in here opens it anew, from its beginning, also when it has no name."""
+
 
 @dataclass(frozen=True)
 class Spooled:
@@ -40,7 +43,8 @@ class Spooled:
 
 @contextmanager
 def spool(stream: BinaryIO, key: str, most_bytes: int, *, directory: Path | None = None) -> Iterator[Spooled]:
-    """Read a stream to its end into a temporary file that is gone after the block; memory stays at a few MiB.
+    """Read a stream to its end into a temporary file that is gone after the block, and when the process is killed; memory
+    stays at a few MiB. `path` is this process's own.
 
     Raises Quarantined, and Unavailable when the disk cannot take it; what reading the stream raises passes through.
     """
@@ -57,15 +61,21 @@ def spool(stream: BinaryIO, key: str, most_bytes: int, *, directory: Path | None
                 taking.write(chunk)
                 hashing.result()
         taking.finish()
-        yield Spooled(Path(file.name), sha256.hexdigest(), target.size, raw_size)
+        yield Spooled(_path(file), sha256.hexdigest(), target.size, raw_size)
 
 
 def _temporary(directory: Path | None) -> AbstractContextManager[IO[bytes]]:
+    """Without a name where the system can do it: a worker that is killed has no chance to remove one."""
+    make = tempfile.TemporaryFile if DESCRIPTORS.is_dir() else tempfile.NamedTemporaryFile
     try:
         # Unbuffered: closing a buffered file would try once more to write what did not fit.
-        return tempfile.NamedTemporaryFile(prefix="spendscope-", suffix=".csv", dir=directory, buffering=0)
+        return make(prefix="spendscope-", suffix=".csv", dir=directory, buffering=0)
     except OSError as error:
         raise _unavailable(error, directory) from error
+
+
+def _path(file: IO[bytes]) -> Path:
+    return DESCRIPTORS / str(file.fileno()) if DESCRIPTORS.is_dir() else Path(file.name)
 
 
 def _unavailable(error: OSError, directory: Path | None, taken: int = 0) -> Unavailable:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import Quarantined, Unavailable
-from app.spool import CHUNK, EXPANDS_FROM, Spooled, spool
+from app.spool import CHUNK, DESCRIPTORS, EXPANDS_FROM, Spooled, spool
 
 MOST = 64 * 2**20
 ROOT = Path(__file__).parent.parent.parent
@@ -56,7 +56,7 @@ def test_plain_bytes_arrive_as_they_are() -> None:
     assert data == CSV
     assert (found.size, found.raw_size) == (len(CSV), len(CSV))
     assert found.sha256 == hashlib.sha256(CSV).hexdigest()
-    assert not found.path.exists()
+    assert not found.path.exists(), "its descriptor is closed"
 
 
 def test_gzip_is_inflated_and_the_hash_is_of_the_raw_bytes() -> None:
@@ -138,7 +138,15 @@ def test_a_bomb_is_stopped_long_before_the_limit(before: bytes) -> None:
     assert spooled(zeros(15), "a.gz")[0].size == 15 * 2**20
 
 
-def test_the_file_is_gone_whatever_happens(tmp_path: Path) -> None:
+@pytest.fixture(params=["nameless", "named"])
+def nameless(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bool:
+    """Whether the system can open a file that has no name."""
+    if request.param == "named":
+        monkeypatch.setattr("app.spool.DESCRIPTORS", tmp_path / "no such folder")
+    return bool(request.param == "nameless")
+
+
+def test_the_file_is_gone_whatever_happens(tmp_path: Path, nameless: bool) -> None:
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             raise Unavailable("source", "The connection was lost.")
@@ -148,15 +156,32 @@ def test_the_file_is_gone_whatever_happens(tmp_path: Path) -> None:
     with pytest.raises(Quarantined), spool(io.BytesIO(CSV), "a.csv", 10, directory=tmp_path):
         pass
     with spool(io.BytesIO(CSV), "a.csv", MOST, directory=tmp_path) as found:
-        assert list(tmp_path.iterdir()) == [found.path]
+        assert list(tmp_path.iterdir()) == ([] if nameless else [found.path])
+        assert found.path.read_bytes() == found.path.read_bytes() == CSV
         assert found.path.stat().st_mode & 0o077 == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_name_never_comes_from_the_key(tmp_path: Path) -> None:
+def test_the_name_never_comes_from_the_key(tmp_path: Path, nameless: bool) -> None:
     with spool(io.BytesIO(CSV), "../../../etc/cron.d/x.csv", MOST, directory=tmp_path) as found:
-        assert found.path.parent == tmp_path
+        assert nameless or found.path.parent == tmp_path
         assert "cron" not in found.path.name
+
+
+KILLED = """
+import io, os, pathlib, signal, sys
+from app.spool import spool
+with spool(io.BytesIO(bytes(100_000)), "a.csv", 10**9, directory=pathlib.Path(sys.argv[1])) as found:
+    print(found.path.stat().st_size, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="this system has no /proc")
+def test_a_killed_process_leaves_no_file(tmp_path: Path) -> None:
+    shown = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, capture_output=True, timeout=60)
+    assert (shown.returncode, shown.stdout) == (-9, b"100000\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_is_not_there_is_unavailable(tmp_path: Path) -> None:

@@ -320,14 +320,14 @@ def test_o9_a_full_disk_makes_the_job_wait_and_leaves_nothing(
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     deployed.put(cost_file(1, rows=5000), NEXT)
     job = deployed.submitted()
-    make = tempfile.NamedTemporaryFile
+    make = tempfile.TemporaryFile
 
     class Full:
         """A real temporary file on a disk that takes 100,000 bytes."""
 
         def __init__(self, **options: object) -> None:
             self.file = make(**options)  # type: ignore[call-overload]
-            self.name = self.file.name
+            self.fileno = self.file.fileno
 
         def __enter__(self) -> Full:
             return self
@@ -341,7 +341,7 @@ def test_o9_a_full_disk_makes_the_job_wait_and_leaves_nothing(
             return int(self.file.write(data))
 
     with monkeypatch.context() as full:
-        full.setattr(app.spool.tempfile, "NamedTemporaryFile", Full)
+        full.setattr(app.spool.tempfile, "TemporaryFile", Full)
         ended = deployed.run(job)
     assert ended.status == "waiting"
     assert f"{place} takes no more" in (ended.message or "")
