@@ -27,8 +27,8 @@ READ_SECONDS: Final = 15.0
 SEND_SECONDS: Final = 20
 """How long a client may take nothing of an answer."""
 
-AFTER_YOU_SECONDS: Final = 0.002
-"""How long a process leaves a new connection to one that has fewer."""
+AFTER_YOU_SECONDS: Final = 0.004
+"""How long a process leaves a new connection to one that took fewer."""
 
 CLOSING_THREADS: Final = 2
 """They wait for clients to close what was answered for the last time."""
@@ -49,17 +49,30 @@ class Leaving:
         return bool(self._shared[0])
 
 
-class Loads:
-    """How many connections each process of this server has; known to all that are forked after it was made."""
+class Shares:
+    """How many new connections each process of this server took in this second; known to all that are forked after it was
+    made. What they have open would be told too late: in a crowd, a process is slow to hear of its own connections' ends.
+    """
 
     def __init__(self, processes: int) -> None:
-        self._shared = memoryview(mmap.mmap(-1, 4 * processes)).cast("I")
+        self._shared = memoryview(mmap.mmap(-1, 8 * processes)).cast("Q")
 
-    def tell(self, place: int, connections: int) -> None:
-        self._shared[place % len(self._shared)] = connections
+    def took_one(self, place: int, second: int) -> None:
+        place %= len(self._shared)
+        self._shared[place] = _COUNTS * second + self._taken(self._shared[place], second) + 1
 
-    def least(self) -> int:
-        return min(self._shared)
+    def is_ahead(self, place: int, second: int) -> bool:
+        """Whether it took more than another one did."""
+        taken = [self._taken(told, second) for told in self._shared]
+        return taken[place % len(taken)] > min(taken)
+
+    @staticmethod
+    def _taken(told: int, second: int) -> int:
+        return told % _COUNTS if told // _COUNTS == second else 0
+
+
+_COUNTS: Final = 2**24
+"""A process's place holds the second and the count as one number, as others read it while it is written."""
 
 
 def give_place(arbiter: Arbiter, worker: TimelyWorker) -> None:
@@ -109,23 +122,37 @@ class TimelyWorker(ThreadWorker):  # type: ignore[misc]
     time. An answer under way is not touched. The main loop does not wait for clients to close, as gunicorn's does for 2 s.
 
     Of a crowd that comes at once, the process that wakes up first would take nearly all, and keep them as long as they
-    stay: half of them would wait for one processor while another is idle. So one that has more connections than another
+    stay: half of them would wait for one processor while another is idle. So one that took more than another in this second
     lets it go first.
     """
 
     place = 0
-    """Where in `loads` this process counts."""
+    """Where in `shares` this process counts."""
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
         self._reading: dict[int, _Reading] = {}
-        self._loads: Loads = self.app.loads
+        self._shares: Shares = self.app.shares
+        self._leaves_it_until: float | None = None
 
     def accept(self, listener: Any) -> None:
-        if self.nr_conns > self._loads.least():
-            time.sleep(AFTER_YOU_SECONDS)
+        """Or not yet: then the main loop asks again at once, and does in between what else there is."""
+        if self._leaves_it(time.monotonic()):
+            time.sleep(AFTER_YOU_SECONDS / 10)
+            return
+        self._leaves_it_until = None
+        before = self.nr_conns
         super().accept(listener)
-        self._loads.tell(self.place, self.nr_conns)
+        if self.nr_conns > before:
+            self._shares.took_one(self.place, int(time.monotonic()))
+
+    def _leaves_it(self, now: float) -> bool:
+        if not self._shares.is_ahead(self.place, int(now)):
+            return False
+        # What it left before may have been taken by another, long ago.
+        if self._leaves_it_until is None or now > self._leaves_it_until + AFTER_YOU_SECONDS:
+            self._leaves_it_until = now + AFTER_YOU_SECONDS
+        return now < self._leaves_it_until
 
     def init_process(self) -> None:
         self._closing = ThreadPoolExecutor(CLOSING_THREADS, thread_name_prefix="close")
@@ -170,7 +197,6 @@ class TimelyWorker(ThreadWorker):  # type: ignore[misc]
     def murder_pending(self) -> None:
         """gunicorn calls it from its main loop, at least once a second."""
         super().murder_pending()
-        self._loads.tell(self.place, self.nr_conns)
         now = time.monotonic()
         for reading in list(self._reading.values()):
             if now > reading.until:

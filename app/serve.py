@@ -12,7 +12,7 @@ from gunicorn.app.base import BaseApplication
 
 from app.backends import Backends
 from app.config import Settings
-from app.connections import Leaving, LeavingArbiter, Loads, TimelyWorker, give_place
+from app.connections import Leaving, LeavingArbiter, Shares, TimelyWorker, give_place
 from app.errors import BadCredentials, CannotStart, Unavailable
 from app.launcher import check_address
 from app.sharedcounts import count_together
@@ -39,7 +39,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.leaving = Leaving()
-        self.loads = Loads(settings.web_processes)
+        self.shares = Shares(settings.web_processes)
         super().__init__()
 
     def load_config(self) -> None:
