@@ -163,7 +163,7 @@ def ours(seeded: Seeded, port: int, cache: int) -> tuple[list[str], dict[str, st
     }
 
 
-def usual(seeded: Seeded, port: int) -> tuple[list[str], dict[str, str]]:
+def usual(seeded: Seeded, port: int, page: str = "usual_page") -> tuple[list[str], dict[str, str]]:
     options = [
         "--workers",
         "2",
@@ -178,7 +178,7 @@ def usual(seeded: Seeded, port: int) -> tuple[list[str], dict[str, str]]:
         "--timeout",
         "300",
     ]
-    arguments = ["-m", "gunicorn", "-b", f"127.0.0.1:{port}", *options, "--preload", "bench.usual_page:create_server()"]
+    arguments = ["-m", "gunicorn", "-b", f"127.0.0.1:{port}", *options, "--preload", f"bench.{page}:create_server()"]
     return arguments, {"BENCH_FRAME": str(seeded.frame)}
 
 
@@ -276,6 +276,7 @@ def measured(seeded: Seeded) -> list[tuple[str, ...]]:
                 f"{one.bytes_a_request:.0f} B",
             )
         )
+        tell(beside_bare(seeded, first, mine, size))
         burst = bursts(("127.0.0.1", first), mine, users=CLIENTS, rounds=10)
         usual_burst = bursts(("127.0.0.1", second), theirs, users=CLIENTS, rounds=3, pause=2)
         tell(
@@ -335,6 +336,27 @@ def measured(seeded: Seeded) -> list[tuple[str, ...]]:
             )
         )
     return table
+
+
+def beside_bare(seeded: Seeded, port: int, mine: list[bytes], size: str) -> tuple[str, ...]:
+    """What a burst waits for, beside the same burst on a page of six figures and nothing else, in turn."""
+    other = free_port()
+    with served(*usual(seeded, other, "bare_page"), other):
+        bare = requests_to(other, seeded)
+        pairs = []
+        for _ in range(5):
+            a = bursts(("127.0.0.1", port), mine, users=CLIENTS, rounds=4)
+            b = bursts(("127.0.0.1", other), bare, users=CLIENTS, rounds=4)
+            pairs.append((a.p95_ms / b.p95_ms, a, b))
+    ratio, a, b = sorted(pairs, key=lambda pair: pair[0])[2]
+    return (
+        f"burst of {CLIENTS} users beside a bare page, {size}",
+        f"p95 {a.p95_ms:.0f} ms",
+        f"p95 {b.p95_ms:.0f} ms (six figures, no more)",
+        f"{ratio:.1f}x",
+        "",
+        f"{a.errors + b.errors} errors",
+    )
 
 
 def pages(accounts: Sequence[int]) -> list[tuple[str, ...]]:

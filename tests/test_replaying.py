@@ -25,6 +25,7 @@ from app.core.replays import DamagedState, Replay, marks
 from app.core.rollup import CostFrame
 from app.errors import InvalidInput
 from app.replaying import EACH_OF, EVERY, ReplayStates, replayed, worth_keeping
+from tests.frames import labels_of
 
 FIRST = date(2026, 1, 5)
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -73,7 +74,7 @@ class Stored:
         order = np.argsort(-self.amounts.sum(axis=1), kind="stable")
         amounts = self.amounts[order]
         frame = CostFrame(
-            CostQuery(days), tuple(days), tuple(self.keys[place] for place in order), amounts, amounts != 0,
+            CostQuery(days), tuple(days), labels_of([self.keys[place] for place in order]), amounts, amounts != 0,
             Amounts(np.zeros((0, *amounts.shape), np.int64)), np.zeros(len(amounts), np.bool_), None, tuple(days),
         )  # fmt: skip
         return list(deliveries_of(frame, self.records(), days, SETTLING))

@@ -141,11 +141,34 @@ class Month:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """The values of each group: `codes[i]` has their places in `texts[i]`, for each dimension in the order of a query's
+    `group_by`. Each text is there once, and not all need to occur."""
+
+    texts: tuple[Sequence[str], ...]
+    codes: tuple[NDArray[Any], ...]
+
+    def first(self, most: int | None = None) -> tuple[tuple[str, ...], ...]:
+        """Values of the first groups, one empty tuple when nothing is grouped."""
+        if not self.texts:
+            return ((),)
+        return tuple(
+            zip(
+                *(
+                    map(texts.__getitem__, codes[:most].tolist())
+                    for texts, codes in zip(self.texts, self.codes, strict=True)
+                ),
+                strict=True,
+            )
+        )
+
+
+@dataclass(frozen=True)
 class CostFrame:
     """An answer: `amounts` is [group, period] in floats for charts; everything that is a total is exact.
 
-    `groups` are tuples of values in the order of `query.group_by`, largest exact total first, and one empty tuple
-    when nothing is grouped; `present` is [group, period] and says where there was any charge. A period without any
+    `labels` and `groups` have values in the order of `query.group_by`, the group of the largest exact total first, and
+    one empty tuple when nothing is grouped; `present` is [group, period] and says where there was any charge. A period without any
     ingested day, or a blended cost that some charge lacks, is NaN: unknown is never 0. `exact` is `amounts` before
     they became floats and says nothing where those are NaN; `lacking` marks groups whose total is not available.
     `total` is the exact sum whatever the grouping, None when no day of the range was ever ingested or the metric is
@@ -154,7 +177,7 @@ class CostFrame:
 
     query: CostQuery
     periods: tuple[date, ...]
-    groups: tuple[tuple[str, ...], ...]
+    labels: Labels
     amounts: NDArray[np.float64]
     present: NDArray[np.bool_]
     exact: Amounts
@@ -163,13 +186,17 @@ class CostFrame:
     days: tuple[date, ...]
 
     @cached_property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        return self.labels.first()
+
+    @cached_property
     def group_totals(self) -> tuple[Decimal | None, ...]:
-        return self.largest(len(self.groups))
+        return self.largest(len(self.amounts))
 
     def largest(self, most: int) -> tuple[Decimal | None, ...]:
         """Totals of the first groups."""
         if not self.days:
-            return (None,) * min(most, len(self.groups))
+            return (None,) * min(most, len(self.amounts))
         values = Amounts(self.exact.parts[:, :most].sum(axis=2, dtype=np.int64)).decimals()
         lacking = self.lacking[:most].tolist()
         return tuple(None if lacks else value for value, lacks in zip(values, lacking, strict=True))
@@ -206,7 +233,7 @@ class Rollup:
         return CostFrame(
             query=query,
             periods=periods,
-            groups=merged.groups(shown) if query.group_by else ((),),
+            labels=merged.labels(shown),
             amounts=amounts,
             present=merged.present.take(shown, axis=1).T,
             exact=exact,
@@ -441,12 +468,8 @@ class _Merged:
         lacking = [] if self.absent is None else [np.asarray(self.absent.any(axis=0))[shown]]
         return shown[np.lexsort([*reversed(names), *(-part for part in reversed(amounts)), *lacking])]
 
-    def groups(self, chosen: NDArray[np.intp]) -> tuple[tuple[str, ...], ...]:
-        texts = [
-            map(values.texts.__getitem__, code[chosen].tolist())
-            for values, code in zip(self.values, self.codes, strict=True)
-        ]
-        return tuple(zip(*texts, strict=True))
+    def labels(self, chosen: NDArray[np.intp]) -> Labels:
+        return Labels(tuple(values.texts for values in self.values), tuple(code[chosen] for code in self.codes))
 
 
 def _merged(parts: Sequence[_Part], values: Sequence[_Values], periods: int) -> _Merged:

@@ -36,39 +36,50 @@ class Cells:
 
 def cells(frame: CostFrame, services: Collection[str], regions: Collection[str]) -> Cells:
     """From a frame grouped by service and region over one period; the filters are empty for all."""
-    # There are some hundred groups, and this is done for every page: map() goes over them without running code of ours.
-    of_service, of_region = zip(*frame.groups, strict=True) if frame.groups else ((), ())
-    service_of = {name: code for code, name in enumerate(dict.fromkeys(of_service))}
-    region_of = {name: code for code, name in enumerate(dict.fromkeys(of_region))}
-    places = list(map(service_of.__getitem__, of_service)), list(map(region_of.__getitem__, of_region))
-    shape = len(service_of), len(region_of)
-    amounts, there = np.zeros(shape), np.zeros(shape, np.bool_)
-    if frame.groups:
-        amounts[places], there[places] = frame.amounts[:, 0], True
-    all_services = _sums(service_of, amounts.sum(axis=1), there.any(axis=1))
-    all_regions = _sums(region_of, amounts.sum(axis=0), there.any(axis=0))
-    by_service, by_region = all_services, all_regions
-    if regions:
-        here = [code for name, code in region_of.items() if name in regions]
-        by_service = _sums(service_of, amounts[:, here].sum(axis=1), there[:, here].any(axis=1))
-    if services:
-        here = [code for name, code in service_of.items() if name in services]
-        by_region = _sums(region_of, amounts[here].sum(axis=0), there[here].any(axis=0))
+    (known_services, known_regions), places = frame.labels.texts, frame.labels.codes
+    grid = _Table(known_services, known_regions)
+    grid.amounts[places], grid.there[places] = frame.amounts[:, 0], True
+    all_services, all_regions = grid.by_service(), grid.by_region()
+    by_service = (
+        grid.by_service([at for at, name in enumerate(known_regions) if name in regions]) if regions else all_services
+    )
+    by_region = (
+        grid.by_region([at for at, name in enumerate(known_services) if name in services]) if services else all_regions
+    )
     # What is chosen comes first, and stays within the page as it is without these filters.
     others = [name for name in all_services if name not in services]
-    rows = [*(name for name in services if name in service_of), *others][:MOST_SERVICES]
+    rows = [*(name for name in services if name in all_services), *others][:MOST_SERVICES]
     elsewhere = [name for name in all_regions if name not in by_region]
     columns = [*by_region, *elsewhere][:MOST_REGIONS]
-    place = np.ix_([service_of[name] for name in rows], [region_of[name] for name in columns])
     bars = np.array([by_region.get(name, np.nan) for name in columns])
-    shown = np.where(there[place], amounts[place], np.nan)
-    return Cells(tuple(rows), tuple(columns), shown, bars, by_service, by_region, len(region_of))
+    shown = grid.part(rows, columns)
+    return Cells(tuple(rows), tuple(columns), shown, bars, by_service, by_region, len(all_regions))
 
 
-def _sums(codes: Mapping[str, int], values: Floats, there: Any) -> dict[str, float]:
+class _Table:
+    """Amounts by service and region, and where there was a charge."""
+
+    def __init__(self, services: Sequence[str], regions: Sequence[str]) -> None:
+        self.services, self.regions = services, regions
+        self.amounts = np.zeros((len(services), len(regions)))
+        self.there = np.zeros(self.amounts.shape, np.bool_)
+
+    def by_service(self, columns: list[int] | slice = slice(None)) -> dict[str, float]:
+        return _sums(self.services, self.amounts[:, columns].sum(axis=1), self.there[:, columns].any(axis=1))
+
+    def by_region(self, rows: list[int] | slice = slice(None)) -> dict[str, float]:
+        return _sums(self.regions, self.amounts[rows].sum(axis=0), self.there[rows].any(axis=0))
+
+    def part(self, services: Sequence[str], regions: Sequence[str]) -> Floats:
+        """Amounts of these, NaN where there was no charge."""
+        at = np.ix_([self.services.index(name) for name in services], [self.regions.index(name) for name in regions])
+        return np.where(self.there[at], self.amounts[at], np.nan)
+
+
+def _sums(names: Sequence[str], values: Floats, there: Any) -> dict[str, float]:
     """Sum of each name that has a charge (`there`), largest first, those that are not known last."""
     unknown = np.isnan(values)
-    keys = zip(unknown.tolist(), np.where(unknown, 0.0, -values).tolist(), codes, values.tolist(), strict=True)
+    keys = zip(unknown.tolist(), np.where(unknown, 0.0, -values).tolist(), names, values.tolist(), strict=True)
     return {name: value for _, _, name, value in sorted(compress(keys, there.tolist()))}
 
 

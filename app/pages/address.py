@@ -6,7 +6,7 @@ assets/20-dashboard.js writes the same addresses when a control changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property, lru_cache
@@ -63,10 +63,9 @@ class Address:
         """What panels group by: the asked level, else the first that is not fixed to one value."""
         if self.group_by and len(self.values(self.group_by)) != 1:
             return self.group_by
-        open_levels = [level for level in LEVELS if len(self.values(level)) != 1]
-        return open_levels[0] if open_levels else LEVELS[-1]
+        return self.pair[0]
 
-    @property
+    @cached_property
     def pair(self) -> tuple[str, ...]:
         """The first two levels that are still open: what the top five are made of."""
         open_levels = tuple(level for level in LEVELS if len(self.values(level)) != 1)
@@ -74,15 +73,15 @@ class Address:
 
     def search(self) -> str:
         """The canonical query string, `""` for the default view."""
-        parts = [*self._settings(), *self._values(*LEVELS)]
-        return "?" + "&".join(parts) if parts else ""
+        return _search([*self._when(), *self._what(), *self._values(*LEVELS)])
 
-    def _settings(self) -> list[str]:
-        parts: list[str] = []
+    def _when(self) -> list[str]:
         if self.period is None:
-            parts += [f"start={self.days.start}", f"end={self.days.end}"]
-        elif self.period != DEFAULT_PERIOD:
-            parts.append(f"period={quoted(self.period)}")
+            return [f"start={self.days.start}", f"end={self.days.end}"]
+        return _preset(self.period)
+
+    def _what(self) -> list[str]:
+        parts: list[str] = []
         if self.metric != DEFAULT_METRIC:
             parts.append(f"metric={self.metric}")
         if self.group_by:
@@ -98,12 +97,17 @@ class Address:
 
     def hrefs(self, *levels: str) -> Callable[..., str]:
         """`only(level=value, …).href()` of many values: what they have in common is written once. Levels in their order."""
-        parts = self._settings()
+        parts = [*self._when(), *self._what()]
         for level in LEVELS:
             parts += [f"{level}={{}}"] if level in levels else self._values(level)
         # Nothing else in it is a brace: all values are quoted.
         pattern = "/?" + "&".join(parts)
         return lambda *values: pattern.format(*map(quoted, values))
+
+    def period_hrefs(self) -> Callable[[str], str]:
+        """Links to this view over each preset; what they have in common is written once."""
+        same = [*self._what(), *self._values(*LEVELS)]
+        return lambda period: "/" + _search([*_preset(period), *same])
 
     def only(self, **chosen: str) -> Address:
         """With these dimensions fixed to one value each."""
@@ -118,10 +122,18 @@ class Address:
         return replace(self, filters=filters_from(pairs))
 
     def grouped(self, dimension: str) -> Address:
-        return replace(self, group_by=None if dimension == replace(self, group_by=None).dimension else dimension)
+        return replace(self, group_by=None if dimension == self.pair[0] else dimension)
 
     def on(self, days: DateRange) -> Address:
         return replace(self, period=None, days=days)
+
+
+def _search(parts: Sequence[str]) -> str:
+    return "?" + "&".join(parts) if parts else ""
+
+
+def _preset(period: str) -> list[str]:
+    return [] if period == DEFAULT_PERIOD else [f"period={quoted(period)}"]
 
 
 @lru_cache(maxsize=4096)

@@ -409,13 +409,13 @@ def top_note(view: View) -> list[Children]:
 
 def top_list(view: View) -> list[Children]:
     frame = view.pairs
-    totals = frame.largest(TOP)
+    groups, totals = frame.labels.first(TOP), frame.largest(TOP)
     largest = max((float(total) for total in totals if total is not None), default=0.0)
-    colour_of = colours([group[0] for group in frame.groups[:TOP]], view.ranks[view.address.pair[0]])
+    colour_of = colours([group[0] for group in groups], view.ranks[view.address.pair[0]])
     href = view.address.hrefs(*view.address.pair)
     return [
         _top_row(view, group, amount, largest, colour_of[group[0]], href(*group))
-        for group, amount in zip(frame.groups[:TOP], totals, strict=True)
+        for group, amount in zip(groups, totals, strict=True)
     ]
 
 
@@ -640,4 +640,4 @@ def _options(view: View, level: str, values: Iterable[tuple[str, Any]]) -> list[
 
 
 def period_tabs(address: Address) -> list[Children]:
-    return parts.period_tabs(PERIODS, address.period, lambda name: replace(address, period=name).href())
+    return parts.period_tabs(PERIODS, address.period, address.period_hrefs())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from operator import getitem
 from typing import Any, Final
 
 import numpy as np
@@ -157,10 +159,16 @@ def _heights(rows: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.where(np.isnan(heights), HOLE, heights).astype(np.int64)
 
 
+@lru_cache(maxsize=64)
+def _points(width: int) -> list[tuple[str, ...]]:
+    """Each x with every height there is, as a path has them."""
+    return [tuple(f"{x},{height}" for height in range(20)) for x in range(width)]
+
+
 def _path(heights: Sequence[int]) -> str:
     """Lines through the known heights; a hole lifts the pen."""
     if HOLE not in heights:
-        return "M" + " ".join([f"{x},{height}" for x, height in enumerate(heights)]) if heights else ""
+        return "M" + " ".join(map(getitem, _points(len(heights)), heights)) if heights else ""
     path, pen = [], "M"
     for x, height in enumerate(heights):
         if height == HOLE:

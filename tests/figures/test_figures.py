@@ -16,6 +16,7 @@ from app.core.query import CostQuery
 from app.core.rollup import CostFrame
 from app.figures import comparison, regions, spend, usage
 from app.figures.theme import OTHER, SLOTS, colours, escaped, money_axis, rounded
+from tests.frames import labels_of
 
 DAYS = tuple(date(2026, 11, n) for n in range(1, 4))
 
@@ -29,7 +30,7 @@ def frame(
     known = np.nan_to_num(values)
     exact = from_decimals([Decimal(str(value)) for value in known.ravel()]).map(lambda part: part.reshape(known.shape))
     lacking = np.isnan(values).any(axis=1)
-    return CostFrame(query, periods, tuple(groups), values, values == values, exact, lacking, None, periods)
+    return CostFrame(query, periods, labels_of(groups), values, values == values, exact, lacking, None, periods)
 
 
 def test_the_stack_folds_what_is_small_into_others() -> None:

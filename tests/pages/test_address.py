@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -114,3 +115,17 @@ def test_many_links_are_the_same_as_one_by_one(
     found = read(written([("period", "7d"), *filters]), TODAY)
     chosen = values[: len(levels)]
     assert found.hrefs(*levels)(*chosen) == found.only(**dict(zip(levels, chosen, strict=True))).href()
+
+
+@given(
+    addresses,
+    st.sampled_from(["", "7d", "12m", "days"]),
+    st.sampled_from(["", "blended_cost"]),
+    st.sampled_from(sorted(PERIODS)),
+)
+def test_links_to_each_period_are_the_same_as_one_by_one(
+    pairs: list[tuple[str, str]], period: str, metric: str, wanted: str
+) -> None:
+    days = [("start", "2026-10-01"), ("end", "2026-10-05")] if period == "days" else [("period", period or None)]
+    found = read(written([*pairs, *days, ("metric", metric or None), ("group_by", "account")]), TODAY)
+    assert found.period_hrefs()(wanted) == replace(found, period=wanted).href()
