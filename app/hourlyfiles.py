@@ -110,7 +110,8 @@ def _seconds(name: str, number: int, text: str) -> int:
 
 def _value(name: str, number: int, text: str) -> float:
     try:
-        found = float(text)
+        # Python's own literals may have underscores; a file's 1_000 is rather a damaged 1.000 or 1,000.
+        found = math.nan if "_" in text else float(text)
     except ValueError:
         found = math.nan
     if not abs(found) <= MOST_VALUE:

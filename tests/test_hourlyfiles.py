@@ -111,6 +111,7 @@ BAD: list[tuple[bytes, str]] = [
     (b"timestamp,value\n2026-01-01 00:00,nan\n", "value 'nan'"),
     (b"timestamp,value\n2026-01-01 00:00,-inf\n", "value '-inf'"),
     (b"timestamp,value\n2026-01-01 00:00,1e200\n", "value '1e200'"),
+    (b"timestamp,value\n2026-01-01 00:00,1_000\n", "value '1_000'"),
     (b"timestamp,value\n2026-01-01 00:00\n", "row 2 has 1 fields"),
     (b'timestamp,value\n2026-01-01 00:00,"1\n', "is not a CSV file"),
     (b"timestamp,value\n2026-01-01 00:00,\x1b[2J\n", "\\x1b[2J"),

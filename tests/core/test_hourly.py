@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from app.core.hourly import (
     BY_HOUR,
     DAY,
+    Forecasts,
     Hour,
     HourlyAlert,
     HourlyDetector,
@@ -53,6 +54,17 @@ def hours_of(values: Floats, gone: range = range(0)) -> list[Hour]:
 
 def told(values: Floats) -> list[tuple[int, str]]:
     return [(alert.at - BEGINS, alert.kind) for alert in alerts_of(hours_of(values))]
+
+
+def test_a_profile_counts_only_after_a_day() -> None:
+    """Also where hours are missing, and one hour of the day comes again before all others were seen."""
+    forecasts = Forecasts(DAY, np.full(6, 100.0))
+    for _ in range(3):
+        forecasts.learn(200, 0, 1)
+    assert forecasts.best(0) < 110
+    for step in range(3, DAY):
+        forecasts.learn(100, step, 1)
+    assert forecasts.best(0) > 190
 
 
 @pytest.mark.parametrize("shape", [steady, daily])
