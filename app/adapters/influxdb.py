@@ -44,7 +44,7 @@ from app.core.charges import DIMENSIONS, MAY_BE_ABSENT, METRICS, NOTHING, Totals
 from app.core.columns import account_totals, columns_of, refuse_others, tidied
 from app.core.ledger import DayRecord
 from app.core.lineprotocol import ANOMALY_TAGS, BLOCK_LINES, anomaly_line, anomaly_tags, blocks_of, zero_blocks
-from app.core.periods import DAY, EARLIEST, LATEST, month_of, next_month
+from app.core.periods import DAY, EARLIEST, month_of, next_month
 from app.core.rollup import DayColumns, Month, Rollup, month_with, month_without
 from app.errors import BadCredentials, CannotStart, Conflict, Refused, Unavailable
 from app.gridfile import DamagedGrids, open_month, write_month
@@ -583,7 +583,7 @@ class _ReadModel:
             if same and not self._unfinished:
                 return
             self._unfinished = False
-            firsts = {month_of(day) for day in self._ledger.day_records(oldest, LATEST)}
+            firsts = {month_of(day) for day in self._ledger.day_revisions().days if day >= oldest}
             months = {first: self._month(first, oldest) for first in sorted(firsts)}
             self._months = months
             self._shown_since = oldest

@@ -26,7 +26,7 @@ from influxdb_client.domain.permission_resource import PermissionResource
 
 from app.adapters.influxdb import InfluxCostStore
 from app.core.charges import DIMENSIONS, NOTHING
-from app.core.ledger import AccountDay, DayRecord
+from app.core.ledger import AccountDay, DayRecord, Revisions
 from app.core.lineprotocol import BLOCK_LINES
 from app.core.scopes import Scope
 from app.errors import BadCredentials, CannotStart, Conflict, Quarantined, Unavailable
@@ -66,6 +66,9 @@ class Records:
 
     def ledger_version(self) -> int:
         return self.version
+
+    def day_revisions(self) -> Revisions:
+        return Revisions(self.version, {day: record.revision for day, record in self.records.items()})
 
     def put(self, record: DayRecord) -> None:
         self.records[record.day] = replace(record, revision=self.day_record(record.day).revision + 1)
