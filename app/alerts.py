@@ -123,8 +123,8 @@ def newest_day(ledgers: Ledgers, rule: Rule) -> date | None:
     return max(
         (
             day
-            for day, record in ledgers.records.items()
-            if record.accounts and (not wanted or wanted & set(record.accounts))
+            for day, found in ledgers.days.items()
+            if found.accounts and (not wanted or wanted & found.accounts.keys())
         ),
         default=None,
     )

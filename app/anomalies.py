@@ -374,4 +374,4 @@ def newest_backtests(backends: Backends, limit: int = 50) -> Iterator[Job]:
 
 
 def has_data(backends: Backends) -> bool:
-    return first_and_last_day(backends) is not None and bool(ledgers_of(backends).records)
+    return first_and_last_day(backends) is not None and bool(ledgers_of(backends).days)

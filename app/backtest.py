@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app.backends import Backends
 from app.core.anomaly import Anomaly, Detector
 from app.core.arrivals import PARTS, Delivery, SeriesKey
-from app.core.ledger import DayRecord
+from app.core.ledgerdays import LedgerDay
 from app.core.periods import EARLIEST, DateRange
 from app.core.query import CostQuery
 from app.core.rollup import CostFrame
@@ -96,7 +96,7 @@ def stored_deliveries(backends: Backends, since: date | None = None) -> list[Del
     asked = DateRange(max(first - settling, days.start), days.end)
     query = CostQuery(range=asked, metric=METRIC, granularity="daily", group_by=PARTS)
     frame = backends.costs.rollup().frame(query)
-    return list(deliveries_of(frame, ledgers_of(backends).records, DateRange(first, days.end), settling))
+    return list(deliveries_of(frame, ledgers_of(backends).days, DateRange(first, days.end), settling))
 
 
 def stored_days(backends: Backends) -> DateRange:
@@ -108,7 +108,7 @@ def stored_days(backends: Backends) -> DateRange:
 
 
 def deliveries_of(
-    frame: CostFrame, records: Mapping[date, DayRecord], days: DateRange, settling: timedelta
+    frame: CostFrame, known: Mapping[date, LedgerDay], days: DateRange, settling: timedelta
 ) -> Iterator[Delivery]:
     """The deliveries of `days` as stored_deliveries describes them.
 
@@ -124,7 +124,7 @@ def deliveries_of(
     for number, day in enumerate(days):
         place = skipped + number
         series = np.flatnonzero(there[:, place])
-        scaled = amounts[series, place] * _first_shares(accounts.tolist(), records.get(day))[account[series]]
+        scaled = amounts[series, place] * _first_shares(accounts.tolist(), known.get(day))[account[series]]
         parts = [(series, np.full(len(series), place), scaled)]
         if late and place >= late:
             series = np.flatnonzero(there[:, place - late])
@@ -153,15 +153,11 @@ def _first_true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
     return found
 
 
-def _first_shares(accounts: Sequence[str], record: DayRecord | None) -> NDArray[np.float64]:
-    """First-reported over current total of each account; 1 where either is unknown or zero."""
-    found = np.ones(len(accounts))
-    for place, account in enumerate(accounts if record else ()):
-        part = record.accounts.get(account) if record else None
-        first, current = (part.first.amortized_cost, part.current.amortized_cost) if part else (None, None)
-        if first is not None and current and first / current > 0:
-            found[place] = float(first / current)
-    return found
+def _first_shares(accounts: Sequence[str], day: LedgerDay | None) -> NDArray[np.float64]:
+    """First-reported over current total of each account; 1 where that cannot be told or is no share."""
+    shares = day.shares_of(METRIC) if day else {}
+    found = np.array([shares.get(account, 1.0) for account in accounts])
+    return np.where(found > 0, found, 1.0)
 
 
 def reported_range(start: date | None, end: date | None) -> tuple[date | None, date | None]:

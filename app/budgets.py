@@ -216,12 +216,12 @@ def _status(ledgers: Ledgers, scope: SpendScope, day: date) -> DayStatus | None:
     whole = ledgers.coverage.days.get(day)
     if not scope.account or whole in (None, "quarantined"):
         return whole
-    by_account, record = ledgers.coverage.accounts.get(day, {}), ledgers.records.get(day)
+    by_account, known = ledgers.coverage.accounts.get(day, {}), ledgers.days.get(day)
     found = {by_account.get(name) for name in scope.account}
     for status in ("missing", "quarantined", "settling", "complete"):
         if status in found:
             return status
-    if record is None or not all(record.covers(name) for name in scope.account):
+    if known is None or not all(known.covers(name) for name in scope.account):
         return None
     # They had nothing, and a file says so.
     return "complete" if "complete" in (whole, *by_account.values()) else "settling"
@@ -253,11 +253,9 @@ def _moved(ledgers: Ledgers, scope: SpendScope, metric: str, spend: Spend) -> di
     """(day, account) → first over current total, where they differ and both say something."""
     found: dict[tuple[date, str], float] = {}
     for day in DateRange(spend.start, spend.end):
-        record = ledgers.records.get(day)
-        for account, part in record.accounts.items() if record else ():
-            first, current = part.first.of(metric), part.current.of(metric)
-            if first != current and first and current and (not scope.account or account in scope.account):
-                found[day, account] = float(first / current)
+        known = ledgers.days.get(day)
+        shares = known.shares_of(metric) if known else {}
+        found |= {(day, name): share for name, share in shares.items() if not scope.account or name in scope.account}
     return found
 
 

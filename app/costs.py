@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
+from typing import Final
 
 from app.backends import Backends
-from app.core.amounts import total as exact_total
-from app.core.ledger import LOOKBACK, Coverage, DayRecord, coverage
-from app.core.periods import EARLIEST, DateRange
+from app.core.exact import known_total
+from app.core.ledger import LOOKBACK, Coverage, DayRecord, Revisions, coverage
+from app.core.ledgerdays import LedgerDay, ledger_day
+from app.core.periods import DAY, EARLIEST, DateRange
 from app.core.query import CostQuery
 from app.core.retention import (
     MonthTotals,
@@ -25,6 +28,13 @@ from app.core.retention import (
 )
 from app.core.rollup import CostFrame, Rollup
 from app.retention import months_between
+
+MOST_READ: Final = 7
+"""Records of days held at a time while the ledger is read: in a large organisation each is some hundred kilobytes, and
+what is taken once stays taken."""
+
+MOST_FRESHNESSES: Final = 1000
+"""Ranges whose freshness is kept for a ledger version."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +69,16 @@ class CostAnswer:
 
 @dataclass(frozen=True)
 class Ledgers:
-    """All day records of one ledger version, judged as of one day. `quarantined`: days whose newest file was refused."""
+    """All days of one ledger version, judged as of one day. `quarantined`: days whose newest file was refused.
 
-    records: dict[date, DayRecord]
+    `origin` as in core.ledger.Revisions.
+    """
+
+    days: Mapping[date, LedgerDay]
     coverage: Coverage
     updated: datetime | None
     version: int
+    origin: int
     quarantined: frozenset[date] = frozenset()
     memo: dict[DateRange, Freshness] = field(default_factory=dict, compare=False, repr=False)
 
@@ -72,6 +86,8 @@ class Ledgers:
         """Kept for the ranges asked about: a page asks for the same one many times."""
         found = self.memo.get(days)
         if found is None:
+            if len(self.memo) >= MOST_FRESHNESSES:
+                self.memo.clear()
             found = self.memo[days] = self._freshness(days)
         return found
 
@@ -86,7 +102,7 @@ class Ledgers:
             settling=with_status("settling"),
             missing=with_status("missing"),
             quarantined=with_status("quarantined"),
-            restating=tuple(day for day in inside if (r := self.records.get(day)) and r.restating),
+            restating=tuple(day for day in inside if (found := self.days.get(day)) and found.restating),
             updated=self.updated,
         )
 
@@ -138,7 +154,7 @@ class Snapshot:
     def kept_since_inside(self, days: DateRange) -> date | None:
         """The first day that is kept by day, where there was something in the range before it."""
         oldest = self.retention.oldest
-        return oldest if reaches_back(self.ledgers.records, days, oldest) else None
+        return oldest if reaches_back(self.ledgers.days, days, oldest) else None
 
     def _ask_back(self, query: CostQuery, oldest: date) -> CostAnswer:
         """Answer from the ledger's months as far as they can; units of usage they do not know."""
@@ -238,7 +254,8 @@ def coverage_of(backends: Backends, days: DateRange) -> tuple[Coverage, dict[dat
 
 
 def ledgers_of(backends: Backends) -> Ledgers:
-    """The whole ledger, read again only when it changed, and at most one fifth of the time while it keeps changing."""
+    """The whole ledger; what changed of it is read again when it did, and at most one fifth of the time while it keeps
+    changing."""
     version, today = backends.metadata.ledger_version(), backends.today()
     kept = backends.memo.get("ledgers")
     fresh = kept is not None and (kept.key[0] == version or time.monotonic() < kept.good_until)
@@ -246,9 +263,9 @@ def ledgers_of(backends: Backends) -> Ledgers:
         ledgers: Ledgers = kept.ledgers
         return ledgers
     began = time.monotonic()
-    ledgers = _read_ledgers(backends, version, today)
+    ledgers = read_ledgers(backends, today, kept.ledgers if kept is not None else None)
     now = time.monotonic()
-    backends.memo["ledgers"] = _Kept((version, today), now + 4 * (now - began), ledgers)
+    backends.memo["ledgers"] = _Kept((ledgers.version, today), now + 4 * (now - began), ledgers)
     return ledgers
 
 
@@ -259,23 +276,48 @@ class _Kept:
     ledgers: Ledgers
 
 
-def _read_ledgers(backends: Backends, version: int, today: date) -> Ledgers:
-    records = backends.metadata.day_records(EARLIEST, today + timedelta(days=3))
-    if not records:
-        return Ledgers({}, Coverage({}, {}), None, version)
+def read_ledgers(backends: Backends, today: date, before: Ledgers | None = None) -> Ledgers:
+    """The ledger as it is now. Of what `before` has, only days that have changed are read."""
+    revisions = backends.metadata.day_revisions()
+    known = before.days if before is not None and before.origin == revisions.origin else {}
+    found = _brought_up(backends, known, revisions, today + 3 * DAY)
+    if not found:
+        return Ledgers({}, Coverage({}, {}), None, revisions.version, revisions.origin)
     # A file that was never taken leaves a record without figures: the history begins with the first day that has some.
-    known = [day for day, record in records.items() if record.complete_file] or list(records)
-    days = DateRange(min(known), max(max(records) + timedelta(days=1), today))
+    begun = [day for day, part in found.items() if part.complete_file] or list(found)
+    days = DateRange(min(begun), max(max(found) + DAY, today))
     quarantined = backends.metadata.quarantined_days(EARLIEST, days.end, backends.source.root)
     judged = coverage(
-        records,
+        found,
         list(days),
         today=today,
         settling_days=backends.settings.settling_days,
         quarantined=quarantined,
     )
-    changes = [part.changed for record in records.values() for part in record.accounts.values()]
-    return Ledgers(records, judged, max(changes, default=None), version, quarantined)
+    updated = max((part.changed for part in found.values() if part.changed), default=None)
+    return Ledgers(found, judged, updated, revisions.version, revisions.origin, quarantined)
+
+
+def _brought_up(
+    backends: Backends, known: Mapping[date, LedgerDay], revisions: Revisions, end: date
+) -> dict[date, LedgerDay]:
+    """All days before `end`, of which those are read that are not known at their revision."""
+    days = sorted(day for day in revisions.days if EARLIEST <= day < end)
+    changed = {day for day in days if day not in known or known[day].revision != revisions.days[day]}
+    with_totals = not backends.costs.exact
+    found = {day: known[day] for day in days if day in known}
+    for run in _runs(days, changed):
+        records = backends.metadata.day_records(run[0], run[-1] + DAY)
+        found |= {day: ledger_day(record, with_totals=with_totals) for day, record in records.items()}
+    return dict(sorted(found.items()))
+
+
+def _runs(days: Sequence[date], changed: Collection[date]) -> Iterator[list[date]]:
+    """The days that changed, as few runs of neighbours as there can be of at most MOST_READ."""
+    for is_changed, neighbours in groupby(days, changed.__contains__):
+        if is_changed:
+            run = list(neighbours)
+            yield from (run[first : first + MOST_READ] for first in range(0, len(run), MOST_READ))
 
 
 def _ledger_total(ledgers: Ledgers, query: CostQuery, fallback: Decimal) -> Decimal | None:
@@ -283,13 +325,5 @@ def _ledger_total(ledgers: Ledgers, query: CostQuery, fallback: Decimal) -> Deci
     if any(name != "account" for name, _ in query.filters):
         return fallback
     accounts = query.values("account")
-    values: list[Decimal] = []
-    for day in query.range:
-        record = ledgers.records.get(day)
-        for name, part in record.accounts.items() if record else ():
-            if not accounts or name in accounts:
-                value = part.current.of(query.metric)
-                if value is None:
-                    return None
-                values.append(value)
-    return exact_total(values)
+    known = (ledgers.days[day] for day in query.range if day in ledgers.days)
+    return known_total(day.total(query.metric, accounts) for day in known)

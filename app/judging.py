@@ -327,9 +327,11 @@ def _arrivals(ledgers: Ledgers, accounts: set[str]) -> Iterator[tuple[datetime, 
     """(when it was first reported, day). What had ended before anything was reported came with a history: when it would
     have arrived is not known, and it counts as on time."""
     reported = {
-        day: min(part.first_reported for name, part in record.accounts.items() if not accounts or name in accounts)
-        for day, record in ledgers.records.items()
-        if any(not accounts or name in accounts for name in record.accounts)
+        day: min(
+            found.first_reported[place] for name, place in found.accounts.items() if not accounts or name in accounts
+        )
+        for day, found in ledgers.days.items()
+        if any(not accounts or name in accounts for name in found.accounts)
     }
     began = min(reported.values(), default=None)
     for day, first in reported.items():

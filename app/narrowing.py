@@ -30,7 +30,7 @@ from app.core.anomalyrecords import AnomalyRecord, PlannedSpend
 from app.core.budgets import Budget
 from app.core.grafanaalerts import GrafanaAlert, seen_grafana_alert
 from app.core.jobs import Job
-from app.core.ledger import DayRecord, Ingestion
+from app.core.ledger import DayRecord, Ingestion, Revisions
 from app.core.query import CostQuery
 from app.core.reconciliation import KeptReference
 from app.core.restatements import Notice, Revision
@@ -134,6 +134,10 @@ class NarrowedMetadata(_Closed):
     def day_records(self, start: date, end: date) -> dict[date, DayRecord]:
         found = self._whole.day_records(start, end)
         return {day: narrowed_day(record, self._accounts) for day, record in found.items()}
+
+    def day_revisions(self) -> Revisions:
+        """Of a day they say no more than that something of it has changed."""
+        return self._whole.day_revisions()
 
     def quarantined_days(self, start: date, end: date, source: str) -> frozenset[date]:
         """Of a file that was not taken nobody knows whose days it had: they are everybody's."""

@@ -16,7 +16,7 @@ from app.core.budgets import Budget
 from app.core.charges import Totals
 from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import Job, JobStatus
-from app.core.ledger import DayRecord, Ingestion
+from app.core.ledger import DayRecord, Ingestion, Revisions
 from app.core.notifications import Attempt, ChannelState, Delivery
 from app.core.people import ApiToken, AuditEntry, AuditNote, Session, User
 from app.core.reconciliation import KeptReference
@@ -193,6 +193,13 @@ class Ledger(Protocol):
 
     def day_records(self, start: date, end: date) -> dict[date, DayRecord]:
         """Records of [start, end) that exist."""
+
+    def day_revisions(self) -> Revisions:
+        """The version with the revision of each day, all of one moment; cheaper than reading records.
+
+        Records read afterwards are of these revisions or newer ones. A restore moves `origin` up, or there is none to be
+        had before it has ended.
+        """
 
     def put_day_record(self, record: DayRecord) -> bool:
         """Store it if the stored revision is `record.revision - 1`; False when somebody else was faster.

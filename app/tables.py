@@ -24,7 +24,7 @@ def restatement_lines(
     if form == "csv":
         yield from api.csv_lines(backends, days, metric, accounts)
         return
-    reported = [day for day, record in ledgers_of(backends).records.items() if day in days and record.accounts]
+    reported = [day for day, found in ledgers_of(backends).days.items() if day in days and found.accounts]
     answer = api.restatements_answer(backends, api.histories_of(backends, reported, accounts), metric)
     if form == "json":
         yield answer.json_text() + "\n"

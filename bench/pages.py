@@ -64,10 +64,9 @@ def seed(directory: Path, accounts: int) -> Seeded:
         here = places[rng.random(len(places)) < 0.9]
         costs = np.round(rng.lognormal(1, 2, len(here)), 2)
         table = _charges(here, costs, names)
-        stored = backends.costs.replace(day, frozenset(names), table)
+        stored, at = backends.costs.replace(day, frozenset(names), table), backends.clock()
         parts = {
-            name: AccountDay("bench", "0", 1, totals, totals, False, backends.clock(), backends.clock())
-            for name, totals in stored.accounts.items()
+            name: AccountDay("bench", "0", 1, totals, totals, False, at, at) for name, totals in stored.accounts.items()
         }
         backends.metadata.put_day_record(DayRecord(day, 1, parts, {"bench": "0"}))
         frame = _plain(pa, table, day)

@@ -17,7 +17,7 @@ from app.config import Settings
 from app.core.amounts import from_decimals
 from app.core.anomalyrecords import AnomalyRecord
 from app.core.charges import DIMENSIONS, METRICS, Totals
-from app.core.ledger import AccountDay, DayRecord
+from app.core.ledger import AccountDay, DayRecord, Revisions
 from app.core.periods import month_of
 from app.core.retention import MonthTotals
 from app.core.rollup import DayColumns, Month, Rollup, month_with
@@ -139,6 +139,12 @@ class MemoryLedger:
 
     def day_records(self, start: date, end: date) -> dict[date, DayRecord]:
         return {day: found for day, found in self.records.items() if start <= day < end}
+
+    def day_record(self, day: date) -> DayRecord:
+        return self.records.get(day) or DayRecord(day)
+
+    def day_revisions(self) -> Revisions:
+        return Revisions(self.version, {day: found.revision for day, found in self.records.items()})
 
     def month_totals(self, start: date, end: date) -> dict[date, MonthTotals]:
         """None were folded yet: months are added up from the days."""

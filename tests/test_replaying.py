@@ -19,6 +19,7 @@ from app.core.amounts import Amounts
 from app.core.arrivals import Delivery, SeriesKey
 from app.core.charges import Totals
 from app.core.ledger import AccountDay, DayRecord
+from app.core.ledgerdays import LedgerDay, ledger_day
 from app.core.periods import DateRange
 from app.core.query import CostQuery
 from app.core.replays import DamagedState, Replay, marks
@@ -77,16 +78,16 @@ class Stored:
             CostQuery(days), tuple(days), labels_of([self.keys[place] for place in order]), amounts, amounts != 0,
             Amounts(np.zeros((0, *amounts.shape), np.int64)), np.zeros(len(amounts), np.bool_), None, tuple(days),
         )  # fmt: skip
-        return list(deliveries_of(frame, self.records(), days, SETTLING))
+        return list(deliveries_of(frame, self.known(), days, SETTLING))
 
-    def records(self) -> dict[date, DayRecord]:
+    def known(self) -> dict[date, LedgerDay]:
         return {FIRST + place * DAY: reported(FIRST + place * DAY, share) for place, share in enumerate(self.shares)}
 
 
-def reported(day: date, share: float) -> DayRecord:
+def reported(day: date, share: float) -> LedgerDay:
     now, first = totals(100), totals(int(100 * share))
     parts = {name: AccountDay("root/file", "sha", 1, first, now, False, NOON, NOON) for name in ("0", "1", "2")}
-    return DayRecord(day, accounts=parts)
+    return ledger_day(DayRecord(day, accounts=parts), with_totals=False)
 
 
 def totals(amount: int) -> Totals:

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -44,7 +45,7 @@ from app.core.charges import DIMENSIONS, MAY_BE_ABSENT, METRICS, NOTHING, Totals
 from app.core.columns import account_totals, columns_of, refuse_others, tidied
 from app.core.ledger import DayRecord
 from app.core.lineprotocol import ANOMALY_TAGS, BLOCK_LINES, anomaly_line, anomaly_tags, blocks_of, zero_blocks
-from app.core.periods import DAY, EARLIEST, LATEST, month_of, next_month
+from app.core.periods import DAY, EARLIEST, month_of, next_month
 from app.core.rollup import DayColumns, Month, Rollup, month_with, month_without
 from app.errors import BadCredentials, CannotStart, Conflict, Refused, Unavailable
 from app.gridfile import DamagedGrids, open_month, write_month
@@ -547,7 +548,8 @@ class _ReadModel:
         self._oldest = oldest
         self._months: dict[date, _Loaded] = {}
         self._refreshing = threading.Lock()
-        self._unfinished = False
+        self._seen: dict[date, tuple[int, Mapping[date, int]]] = {}
+        self._unfinished: set[date] = set()
         self._shown_since: date | None = None
 
     def prepare(self) -> None:
@@ -582,10 +584,9 @@ class _ReadModel:
             same = current is not None and current.version == version and self._shown_since == oldest
             if same and not self._unfinished:
                 return
-            self._unfinished = False
-            firsts = {month_of(day) for day in self._ledger.day_records(oldest, LATEST)}
-            months = {first: self._month(first, oldest) for first in sorted(firsts)}
+            months = self._followed(oldest)
             self._months = months
+            self._unfinished &= months.keys()
             self._shown_since = oldest
             self.rollup = Rollup(version, [loaded.month for loaded in months.values() if loaded.month.days])
 
@@ -593,6 +594,26 @@ class _ReadModel:
         """Bring one month's file up to date; `stored` is a day that was just read back by its only writer."""
         with self._refreshing:
             self._months[first] = self._month(first, self._oldest(), stored)
+
+    def _followed(self, oldest: date) -> dict[date, _Loaded]:
+        """All months. One whose days are at the revisions of the last look is looked at again only if that was not the end."""
+        revisions, found = self._ledger.day_revisions(), dict[date, _Loaded]()
+        shown = sorted(item for item in revisions.days.items() if item[0] >= oldest)
+        for first, days in groupby(shown, lambda item: month_of(item[0])):
+            seen, loaded = (revisions.origin, dict(days)), self._months.get(first)
+            if loaded is None or first in self._unfinished or self._seen.get(first) != seen:
+                loaded = self._looked_at(first, oldest)
+                self._seen[first] = seen
+            found[first] = loaded
+        return found
+
+    def _looked_at(self, first: date, oldest: date) -> _Loaded:
+        self._unfinished.discard(first)
+        try:
+            return self._month(first, oldest)
+        except BaseException:
+            self._unfinished.add(first)
+            raise
 
     def _month(self, first: date, oldest: date, stored: DayColumns | None = None) -> _Loaded:
         """The month as the ledger has it now; days being restated as they were last verified."""
@@ -652,7 +673,7 @@ class _ReadModel:
             if wrong is None and self._ledger.day_record(day).revision == records[day].revision:
                 verified[day] = columns
             else:
-                self._unfinished = True
+                self._unfinished.add(month_of(day))
                 log.warning("%s is not shown as new: %s", day, wrong or "it was restated while it was read")
         return verified
 

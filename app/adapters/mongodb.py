@@ -82,7 +82,7 @@ from app.core.documents import (
 )
 from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
-from app.core.ledger import DayRecord, Ingestion
+from app.core.ledger import DayRecord, Ingestion, Revisions
 from app.core.notifications import Attempt, ChannelState, Delivery
 from app.core.people import (
     ApiToken,
@@ -494,12 +494,22 @@ class MongoMetadata:
 
         Raises Unavailable while a restore is under way.
         """
+        base, revisions = self._revisions()
+        return base + sum(revisions.values())
+
+    def day_revisions(self) -> Revisions:
+        base, revisions = self._revisions()
+        days = {date.fromisoformat(day): revision for day, revision in revisions.items()}
+        return Revisions(base + sum(revisions.values()), days)
+
+    def _revisions(self) -> tuple[int, dict[str, int]]:
+        """The base and each day's revision."""
         with self._failures():
             # By day first: a day that changes meanwhile stays in its place, and is at most read twice.
             found = self._collection("days").find({}, {"revision": 1}).hint(VERSIONS)
-            revisions = {part["_id"]: part["revision"] for part in found}
+            revisions = {part["_id"]: int(part["revision"]) for part in found}
             # Afterwards: a restore that took away days read here has taken away this, too.
-            return self._base() + sum(map(int, revisions.values()))
+            return self._base(), revisions
 
     def _base(self) -> int:
         schema = self._collection("schema").find_one({"_id": "schema"})

@@ -58,7 +58,7 @@ from app.core.documents import (
 )
 from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import FINAL, JOB_STATUSES, Job, JobStatus
-from app.core.ledger import DayRecord, Ingestion
+from app.core.ledger import DayRecord, Ingestion, Revisions
 from app.core.notifications import Attempt, ChannelState, Delivery
 from app.core.people import (
     ApiToken,
@@ -271,7 +271,9 @@ class SqliteMetadata:
                 if (said := copy.execute("PRAGMA integrity_check").fetchone()[0]) != "ok" or not _version(copy):
                     raise CannotStart(f"The copy of the ledger is damaged: {str(said)[:200]}")
                 with copy:
-                    raised = "UPDATE counter SET value = max(value, ?) + 1 WHERE name = 'ledger_version'"
+                    # Above all that was, and so is what it counts from: what is kept of a day at a revision is of no use now.
+                    raised = """UPDATE counter SET value = max(value, ?) + 1 + (SELECT coalesce(sum(revision), 0) FROM day)
+                                WHERE name = 'ledger_version'"""
                     copy.execute(raised, (max(above, self._version_now()),))
                 with self._failures():
                     # One transaction of SQLite's own: whoever opens the file sees all of it or nothing.
@@ -401,6 +403,14 @@ class SqliteMetadata:
         rows = self._rows("SELECT document FROM day WHERE day >= ? AND day < ? ORDER BY day", (str(start), str(end)))
         records = (day_record_from(orjson.loads(row["document"])) for row in rows)
         return {record.day: record for record in records}
+
+    def day_revisions(self) -> Revisions:
+        # One statement sees one moment.
+        version, *days = self._rows(
+            """SELECT '' AS day, value AS revision FROM counter WHERE name = 'ledger_version'
+               UNION ALL SELECT day, revision FROM day ORDER BY day"""
+        )
+        return Revisions(version["revision"], {date.fromisoformat(row["day"]): row["revision"] for row in days})
 
     def put_day_record(self, record: DayRecord) -> bool:
         document = _json(day_record_document(record))

@@ -70,13 +70,13 @@ def _page(backends: Backends, days: DateRange, limit: int) -> tuple[list[date], 
     """The reported days that fit a page, and the first that does not."""
     page: list[date] = []
     reports = 0
-    for day, record in ledgers_of(backends).records.items():
-        if day not in days or not record.accounts:
+    for day, found in ledgers_of(backends).days.items():
+        if day not in days or not found.accounts:
             continue
         if len(page) == limit or reports >= MOST_REPORTS:
             return page, day
         page.append(day)
-        reports += sum(part.revision for part in record.accounts.values())
+        reports += found.reports
     return page, None
 
 

@@ -9,7 +9,7 @@ from datetime import date
 from functools import cached_property
 from typing import Final
 
-from app.core.ledger import Coverage, DayRecord
+from app.core.ledger import Coverage, Judged
 from app.core.periods import DateRange
 
 LETTERS: Final = {"complete": "C", "settling": "S", "missing": "M", "quarantined": "Q", "restating": "R"}
@@ -48,7 +48,7 @@ class Calendar:
 
 def calendar(
     judged: Coverage,
-    records: Mapping[date, DayRecord],
+    records: Mapping[date, Judged],
     days: DateRange,
     *,
     quarantined: frozenset[date],

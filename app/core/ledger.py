@@ -6,12 +6,12 @@ Pure values and decisions; app.ingest carries them out, the metadata store keeps
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from operator import itemgetter
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from app.core.charges import NOTHING, Totals
 from app.core.periods import DAY
@@ -98,10 +98,59 @@ class DayRecord:
     def complete_file(self) -> bool:
         return bool(self.sources)
 
+    @property
+    def with_cost(self) -> Collection[str]:
+        """Accounts that have rows now."""
+        return [name for name, part in self.accounts.items() if part.current.rows]
+
+    @property
+    def estimated(self) -> Collection[str]:
+        """Accounts whose figures are marked as estimated."""
+        return frozenset(name for name, part in self.accounts.items() if part.estimated)
+
     def covers(self, account: str) -> bool:
         """Whether an accepted file says what the account had, also when that is nothing."""
-        spoken = self.complete_file and (self.covered is None or account in self.covered)
-        return account in self.accounts or (spoken and account not in self.failed_accounts)
+        return covers(self, account)
+
+
+class Judged(Protocol):
+    """What a day must say of itself to be judged: a record does, and what core.ledgerdays keeps of one."""
+
+    @property
+    def accounts(self) -> Mapping[str, object]: ...
+    @property
+    def with_cost(self) -> Collection[str]: ...
+    @property
+    def estimated(self) -> Collection[str]: ...
+    @property
+    def covered(self) -> frozenset[str] | None: ...
+    @property
+    def failed_accounts(self) -> tuple[str, ...]: ...
+    @property
+    def complete_file(self) -> bool: ...
+    @property
+    def restating(self) -> bool: ...
+
+
+def covers(day: Judged, account: str) -> bool:
+    spoken = day.complete_file and (day.covered is None or account in day.covered)
+    return account in day.accounts or (spoken and account not in day.failed_accounts)
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """The ledger's version at one moment, and the revision of every day that had a record then.
+
+    The version counts changes of days from an `origin` that only a restore moves, and only upwards: while it is the
+    same, a day with the revision it had is the day it was.
+    """
+
+    version: int
+    days: Mapping[date, int]
+
+    @cached_property
+    def origin(self) -> int:
+        return self.version - sum(self.days.values())
 
 
 @dataclass(frozen=True)
@@ -249,7 +298,7 @@ def settles_at(day: date, settling_days: int) -> date:
 
 
 def coverage(
-    records: Mapping[date, DayRecord],
+    records: Mapping[date, Judged],
     days: list[date],
     *,
     today: date,
@@ -260,11 +309,11 @@ def coverage(
 
     An account is expected once any day before, within LOOKBACK, had cost for it. A day whose newest file was refused is
     `quarantined`, also where earlier figures stay: those accounts keep their status, and the day is not up to date.
-    Today and later are never expected.
+    Today and later are never expected. Neighbouring days with the same statuses share one mapping.
     """
     by_account: dict[date, Mapping[str, DayStatus]] = {}
     worst: dict[date, DayStatus | None] = {}
-    latest = _LatestCost(records)
+    latest, before = _LatestCost(records), dict[str, DayStatus]()
     for day in days:
         record = records.get(day)
         refused = day in quarantined
@@ -272,15 +321,16 @@ def coverage(
         if day >= today and (record is None or not record.complete_file):
             expected = set()
         settled = settles_at(day, settling_days) <= today
-        by_account[day] = _accounts_of(record, expected, settled, refused)
-        worst[day] = _worst(by_account[day], record, settled, refused)
+        found = _accounts_of(record, expected, settled, refused)
+        by_account[day] = before = before if found == before else found
+        worst[day] = _worst(found, record, settled, refused)
     return Coverage(by_account, worst)
 
 
 class _LatestCost:
     """The latest day with cost of each account, for days asked about in order."""
 
-    def __init__(self, records: Mapping[date, DayRecord]) -> None:
+    def __init__(self, records: Mapping[date, Judged]) -> None:
         self._to_come = deque(sorted(records.items(), key=itemgetter(0)))
         self._latest: dict[str, date] = {}
 
@@ -288,27 +338,25 @@ class _LatestCost:
         """Accounts that had cost on one of the LOOKBACK days before this one."""
         while self._to_come and self._to_come[0][0] < day:
             seen, record = self._to_come.popleft()
-            self._latest |= {name: seen for name, part in record.accounts.items() if part.current.rows}
+            self._latest |= dict.fromkeys(record.with_cost, seen)
         oldest = day - LOOKBACK * DAY
         return {name for name, seen in self._latest.items() if seen >= oldest}
 
 
-def _accounts_of(
-    record: DayRecord | None, expected: set[str], settled: bool, quarantined: bool
-) -> dict[str, DayStatus]:
-    known = {*record.accounts, *record.failed_accounts} if record else set()
-    return {name: _account_status(record, name, settled, quarantined) for name in sorted(expected | known)}
-
-
-def _account_status(record: DayRecord | None, name: str, settled: bool, quarantined: bool) -> DayStatus:
-    if record is None or not record.covers(name):
-        return "quarantined" if quarantined else "missing"
-    part = record.accounts.get(name)
-    return "complete" if settled and not (part and part.estimated) else "settling"
+def _accounts_of(record: Judged | None, expected: set[str], settled: bool, quarantined: bool) -> dict[str, DayStatus]:
+    lacking: DayStatus = "quarantined" if quarantined else "missing"
+    if record is None:
+        return dict.fromkeys(sorted(expected), lacking)
+    usual: DayStatus = "complete" if settled else "settling"
+    found = dict.fromkeys(sorted({*expected, *record.accounts, *record.failed_accounts}), usual)
+    if len(found) > len(record.accounts):
+        found |= {name: lacking for name in found if not covers(record, name)}
+    # Only what has figures can be estimated, and that is covered.
+    return found | dict.fromkeys(record.estimated, "settling")
 
 
 def _worst(
-    accounts: Mapping[str, DayStatus], record: DayRecord | None, settled: bool, quarantined: bool
+    accounts: Mapping[str, DayStatus], record: Judged | None, settled: bool, quarantined: bool
 ) -> DayStatus | None:
     if quarantined:
         return "quarantined"

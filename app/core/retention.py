@@ -16,7 +16,7 @@ import numpy as np
 from app.core.amounts import from_decimals
 from app.core.amounts import total as exact_total
 from app.core.charges import DIMENSIONS, MAY_BE_ABSENT, METRICS, Totals
-from app.core.ledger import DayRecord
+from app.core.ledger import DayRecord, Judged
 from app.core.periods import DateRange, bucket_of, next_month
 from app.core.query import CostQuery
 from app.core.rollup import CostFrame, DayColumns, Rollup, month_with, periods_of
@@ -85,12 +85,12 @@ def _columns(totals: MonthTotals) -> DayColumns:
 # --- which questions the months answer -------------------------------------------------------------------------------
 
 
-def reaches_back(records: Mapping[date, DayRecord], days: DateRange, oldest: date | None) -> bool:
+def reaches_back(records: Mapping[date, Judged], days: DateRange, oldest: date | None) -> bool:
     """Whether the range has days that were ingested once and are older than what the store keeps."""
     if oldest is None or days.start >= oldest:
         return False
     end = min(days.end, oldest)
-    return any(days.start <= day < end and (found.sources or found.accounts) for day, found in records.items())
+    return any(days.start <= day < end and (found.complete_file or found.accounts) for day, found in records.items())
 
 
 def total_from_months(query: CostQuery, oldest: date) -> bool:

@@ -26,7 +26,7 @@ from influxdb_client.domain.permission_resource import PermissionResource
 
 from app.adapters.influxdb import InfluxCostStore
 from app.core.charges import DIMENSIONS, NOTHING
-from app.core.ledger import AccountDay, DayRecord
+from app.core.ledger import AccountDay, DayRecord, Revisions
 from app.core.lineprotocol import BLOCK_LINES
 from app.core.scopes import Scope
 from app.errors import BadCredentials, CannotStart, Conflict, Quarantined, Unavailable
@@ -57,15 +57,21 @@ class Records:
     def __init__(self) -> None:
         self.records: dict[date, DayRecord] = {}
         self.version = 0
+        self.read: set[date] = set()
 
     def day_record(self, day: date) -> DayRecord:
         return self.records.get(day, DayRecord(day))
 
     def day_records(self, start: date, end: date) -> dict[date, DayRecord]:
-        return {day: record for day, record in self.records.items() if start <= day < end}
+        found = {day: record for day, record in self.records.items() if start <= day < end}
+        self.read |= found.keys()
+        return found
 
     def ledger_version(self) -> int:
         return self.version
+
+    def day_revisions(self) -> Revisions:
+        return Revisions(self.version, {day: record.revision for day, record in self.records.items()})
 
     def put(self, record: DayRecord) -> None:
         self.records[record.day] = replace(record, revision=self.day_record(record.day).revision + 1)
@@ -296,6 +302,42 @@ def test_figures_that_are_not_the_ledgers_are_never_shown(influx: Influx, caplog
     influx.store.replace(DAY, frozenset({"a"}), table({key("a"): values("2")}))
     influx.store.refresh()
     assert influx.store.rollup().frame(whole(DAY)).total == 2, "tried again although the ledger has not changed"
+
+
+@pytest.mark.server
+def test_only_months_in_which_something_changed_are_looked_at(influx: Influx, tmp_path: Path) -> None:
+    days = [DAY, DAY + timedelta(days=40), DAY + timedelta(days=80)]
+    for day in days:
+        influx.take(day, {"a"}, {key("a"): values("1")})
+    web = influx.other(cache_dir=tmp_path / "another pod")
+    assert web.rollup().frame(whole(*days)).total == 3
+    influx.ledger.read.clear()
+    influx.take(days[1], {"a"}, {key("a"): values("5")})
+    influx.ledger.read.clear()
+    web.refresh()
+    assert influx.ledger.read == {days[1]}
+    assert web.rollup().frame(whole(*days)).total == 7
+
+
+@pytest.mark.server
+def test_a_look_that_failed_is_made_again_although_nothing_changed(influx: Influx) -> None:
+    influx.take(DAY, {"a"}, {key("a"): values("1")})
+    influx.store.rollup()
+    influx.store.replace(DAY, frozenset({"a"}), table({key("a"): values("9")}))
+    influx.ledger.flip(DAY, {"a"}, {key("a"): values("2")})
+    influx.store.refresh()
+    influx.store.replace(DAY, frozenset({"a"}), table({key("a"): values("2")}))
+    server, honest = influx.store._server, influx.store._server.points
+
+    def away(*_: Any) -> Any:
+        raise Unavailable("costs", "away")
+
+    server.points = away  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        influx.store.refresh()
+    server.points = honest  # type: ignore[method-assign]
+    influx.store.refresh()
+    assert influx.store.rollup().frame(whole(DAY)).total == 2
 
 
 @pytest.mark.server

@@ -297,3 +297,5 @@ def test_while_it_is_restored_it_has_no_version(server: Server, database: str, s
         client[database]["schema"].delete_one({})
     with pytest.raises(Unavailable, match="holds no ledger yet"):
         store.ledger_version()
+    with pytest.raises(Unavailable, match="holds no ledger yet"):
+        store.day_revisions()

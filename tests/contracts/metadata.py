@@ -22,7 +22,7 @@ from app.core.anomalyrecords import AnomalyRecord, Moment, Part, PlannedSpend, V
 from app.core.charges import Totals
 from app.core.grafanaalerts import GrafanaAlert
 from app.core.jobs import FINAL, JOB_STATUSES, Job
-from app.core.ledger import AccountDay, DayRecord, Ingestion
+from app.core.ledger import AccountDay, DayRecord, Ingestion, Revisions
 from app.core.notifications import Attempt, ChannelState, Delivery, Notification
 from app.core.people import AuditNote
 from app.core.periods import DAY as ONE_DAY
@@ -306,6 +306,25 @@ class MetadataContract(PeopleContract, BudgetsContract):
         store.day_records(DAY, DAY + ONE_DAY)
         store.put_job(job())
         assert store.ledger_version() == seen[-1]
+
+    def test_revisions_are_of_one_moment(self, store: Metadata) -> None:
+        """Each change moves the version and one revision, so where they count from stays, whatever is written meanwhile."""
+        assert store.day_revisions() == Revisions(store.ledger_version(), {})
+        days = [DAY + n * ONE_DAY for n in range(3)]
+        origins: set[int] = {store.day_revisions().origin}
+
+        def write(day: date) -> None:
+            for revision in range(1, 31):
+                assert store.put_day_record(day_record(day, revision))
+
+        with ThreadPoolExecutor(3) as pool:
+            writers = [pool.submit(write, day) for day in days]
+            while not all(writer.done() for writer in writers):
+                origins.add(store.day_revisions().origin)
+            for writer in writers:
+                writer.result()
+        assert store.day_revisions() == Revisions(store.ledger_version(), dict.fromkeys(days, 30))
+        assert origins == {store.day_revisions().origin}
 
     def test_of_several_writers_of_a_revision_one_wins(self, store: Metadata) -> None:
         for revision in range(1, 11):
@@ -856,6 +875,21 @@ class MetadataContract(PeopleContract, BudgetsContract):
             assert store.put_day_record(replace(day_record(), revision=2, restating=True)), "and grows as before"
             seen = store.ledger_version()
             assert seen > found
+
+    def test_after_a_restore_versions_count_from_higher_up(self, store: Metadata, tmp_path: Path) -> None:
+        """Whatever the copy has: a day at a revision it had is not the day it was."""
+        few, many = tmp_path / "few", tmp_path / "many"
+        for folder, last in ((few, 1), (many, 9)):
+            folder.mkdir()
+            for revision in range(store.day_record(DAY).revision + 1, last + 1):
+                assert store.put_day_record(day_record(DAY, revision))
+            store.copy_to(folder)
+        counted_from = [store.day_revisions().origin]
+        for folder in (few, many, few, many, many):
+            store.replace_from(folder, above=0)
+            counted_from.append(store.day_revisions().origin)
+        assert store.day_revisions() == Revisions(store.ledger_version(), {DAY: 9})
+        assert counted_from == sorted(set(counted_from))
 
     def test_files_that_are_no_copy_are_refused(self, store: Metadata, tmp_path: Path) -> None:
         store.put_day_record(day_record())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
@@ -58,7 +58,6 @@ class DataView:
     history: History
     quarantined: Sequence[Ingestion]
     refused: frozenset[date]
-    records: Mapping[date, DayRecord]
     source: str
     settling_days: int
     watch_seconds: int
@@ -75,7 +74,7 @@ def look(backends: Backends, address: Address) -> DataView:
     ledgers = ledgers_of(backends)
     found = calendar(
         ledgers.coverage,
-        ledgers.records,
+        ledgers.days,
         address.days,
         quarantined=ledgers.quarantined,
         accounts=frozenset(address.accounts),
@@ -88,7 +87,6 @@ def look(backends: Backends, address: Address) -> DataView:
         history=_history(ledgers),
         quarantined=_quarantined(backends) if ledgers.quarantined else (),
         refused=ledgers.quarantined,
-        records=ledgers.records,
         source=backends.source.root,
         settling_days=backends.settings.settling_days,
         watch_seconds=backends.settings.watch_seconds,
@@ -98,13 +96,13 @@ def look(backends: Backends, address: Address) -> DataView:
 
 
 def _history(ledgers: Ledgers) -> History:
-    taken = [day for day, record in ledgers.records.items() if record.complete_file]
+    taken = [day for day, found in ledgers.days.items() if found.complete_file]
     judged = ledgers.coverage
     missing = [day for day, found in judged.accounts.items() for status in found.values() if status == "missing"]
     return History(
         days=DateRange(min(taken), max(taken) + DAY) if taken else None,
-        accounts=tuple(sorted({name for record in ledgers.records.values() for name in record.accounts})),
-        rows=sum(part.current.rows for record in ledgers.records.values() for part in record.accounts.values()),
+        accounts=tuple(sorted({name for found in ledgers.days.values() for name in found.accounts})),
+        rows=sum(found.rows for found in ledgers.days.values()),
         settling=tuple(judged.with_status("settling")),
         missing=len(missing),
         missing_days=tuple(sorted(set(missing))),
@@ -173,7 +171,7 @@ class DayView:
 
 def look_at_day(backends: Backends, address: Address, day: date) -> DayView:
     ledgers = ledgers_of(backends)
-    record = ledgers.records.get(day) or DayRecord(day)
+    record = backends.metadata.day_record(day)
     return DayView(
         address=address,
         day=day,
@@ -217,9 +215,8 @@ def _accounts(ledgers: Ledgers, judged: Coverage, record: DayRecord) -> list[Acc
 
 def _last_cost(ledgers: Ledgers, account: str, day: date) -> date | None:
     for before in (day - n * DAY for n in range(1, LOOKBACK + 1)):
-        record = ledgers.records.get(before)
-        part = record.accounts.get(account) if record else None
-        if part is not None and part.current.rows:
+        found = ledgers.days.get(before)
+        if found is not None and account in found.with_cost:
             return before
     return None
 
