@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Final
 
 from app.backends import Backends
@@ -53,7 +53,7 @@ def compared(backends: Backends, *, thorough: bool = False) -> Compared:
     wrong = [
         day
         for day, record in known.items()
-        if not _is_being_written(record, now) and not _agree(kept.get(day, {}), record, exact=exact)
+        if not (record and record.being_written(now)) and not _agree(kept.get(day, {}), record, exact=exact)
     ]
     return Compared(len(days), tuple(wrong))
 
@@ -91,13 +91,6 @@ def _has_cost(record: DayRecord) -> bool:
 def _is_something(totals: Totals) -> bool:
     """All-zero rows equal no rows (DESIGN §4)."""
     return any(totals.of(metric) for metric in METRICS)
-
-
-def _is_being_written(record: DayRecord | None, now: datetime) -> bool:
-    """A mark that has run out is one that a killed job left."""
-    if record is None or not record.restating:
-        return False
-    return record.restating_until is None or record.restating_until > now
 
 
 def _agree(kept: Mapping[str, Totals], record: DayRecord | None, *, exact: bool) -> bool:

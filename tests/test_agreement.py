@@ -73,9 +73,13 @@ def test_one_day_that_is_gone_or_too_much_is_a_difference(backends: Backends, fo
     record = backends.metadata.day_record(DAYS[2])
     assert backends.metadata.put_day_record(replace(record, revision=record.revision + 1, accounts={}))
     assert compared(backends).wrong == (DAYS[2],), "the store has figures that the ledger knows nothing of"
-    marked = replace(record, revision=record.revision + 2, accounts={}, restating=True, restating_job="x")
+    until = backends.clock() + timedelta(minutes=1)
+    marked = replace(record, revision=record.revision + 2, accounts={}, restating=True, restating_until=until)
     assert backends.metadata.put_day_record(marked)
     assert compared(backends).wrong == (), "a day that is being written is not judged"
+    left = replace(marked, revision=marked.revision + 1, restating_until=None)
+    assert backends.metadata.put_day_record(left)
+    assert compared(backends).wrong == (DAYS[2],), "nobody is at it"
 
 
 @pytest.fixture

@@ -98,6 +98,10 @@ class DayRecord:
     def complete_file(self) -> bool:
         return bool(self.sources)
 
+    def being_written(self, now: datetime) -> bool:
+        """Whether a job may be at it. A mark that has run out, or never had an end, was left by a job that was killed."""
+        return self.restating and self.restating_until is not None and self.restating_until > now
+
     @property
     def with_cost(self) -> Collection[str]:
         """Accounts that have rows now."""
@@ -230,7 +234,7 @@ def _failed(record: DayRecord, arrival: Arrival) -> tuple[str, ...]:
 
 def begin(record: DayRecord, job_id: str, now: datetime, until: datetime) -> DayRecord | None:
     """The record marked as being restated by a job; None while another job's mark still holds."""
-    if record.restating and record.restating_job != job_id and record.restating_until and record.restating_until > now:
+    if record.being_written(now) and record.restating_job != job_id:
         return None
     return replace(record, revision=record.revision + 1, restating=True, restating_job=job_id, restating_until=until)
 

@@ -101,6 +101,14 @@ def test_one_job_at_a_time_may_write_a_day(job: str, later: int, allowed: bool) 
     assert (again is not None) == allowed
 
 
+def test_a_mark_without_an_end_holds_nothing() -> None:
+    """Or the day would wait for ever, and nobody would compare it."""
+    endless = DayRecord(DAY, restating=True, restating_job="gone")
+    assert not endless.being_written(NOW)
+    assert begin(endless, "mine", NOW, NOW + timedelta(seconds=60)) is not None
+    assert replace(endless, restating_until=NOW + timedelta(seconds=1)).being_written(NOW)
+
+
 def test_a_flip_lifts_the_mark_and_every_change_is_the_next_revision() -> None:
     marked = begin(DayRecord(DAY), "mine", NOW, NOW + timedelta(seconds=60))
     assert marked is not None
