@@ -43,9 +43,12 @@ class Settings(BaseModel):
     )
     data_dir: Path = Field(Path("data"), description="Directory of everything the embedded parts keep.")
     retention_days: int | None = Field(
-        None, ge=0, description="Days the cost store keeps; 0 for ever. Default: 180 with InfluxDB, 0 embedded."
+        None,
+        ge=0,
+        le=36_500,
+        description="Days the cost store keeps; 0 for ever. Default: 180 with InfluxDB, 0 embedded.",
     )
-    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="The one currency of this deployment (ISO 4217).")
+    currency: str = Field("USD", description="The one currency of this deployment (ISO 4217).")
     settling_days: int = Field(2, ge=0, le=31, description="Full UTC days after a day until it counts as complete.")
     restatement_notice_percent: Decimal = Field(
         Decimal(1),
@@ -64,7 +67,7 @@ class Settings(BaseModel):
     anomaly_min_total: Decimal | None = Field(
         None, ge=0, description="Excess that an anomaly must be worth in all; unset: 1 % of a usual day, at least 25."
     )
-    watch_seconds: int = Field(300, ge=5, description="How often the scheduler lists the source.")
+    watch_seconds: int = Field(300, ge=5, le=604_800, description="How often the scheduler lists the source.")
     collect_roles: str = Field(
         "",
         description="Role ARNs of the payers to collect from, separated by commas; unset: the credentials there are.",
@@ -98,12 +101,12 @@ class Settings(BaseModel):
     max_file_bytes: int = Field(256 * 2**20, ge=1024, description="Most bytes of a cost file, after decompression.")
     max_file_rows: int = Field(2_000_000, ge=1, description="Most rows of a cost file.")
     max_series: int = Field(200_000, ge=1, description="Most distinct values of one text column of a cost file.")
-    job_timeout_seconds: int = Field(900, ge=10, description="Longest run of one job before it is stopped.")
+    job_timeout_seconds: int = Field(900, ge=10, le=604_800, description="Longest run of one job before it is stopped.")
     job_attempts: int = Field(5, ge=1, le=20, description="How often a job is tried before it has failed.")
     lease_seconds: float = Field(
         12.0, gt=0, description="How long a worker's silence is believed before its job starts again."
     )
-    keep_jobs_days: int = Field(30, ge=1, description="Days that finished jobs stay listed.")
+    keep_jobs_days: int = Field(30, ge=1, le=36_500, description="Days that finished jobs stay listed.")
     cache_megabytes: int = Field(32, ge=0, description="Memory of a web process for finished answers.")
     secret_key: SecretStr | None = Field(
         None,
@@ -246,6 +249,13 @@ class Settings(BaseModel):
     stale_days: int = Field(
         3, ge=1, le=60, description="Days since the newest day with cost after which data is called stale."
     )
+
+    @field_validator("currency")
+    @classmethod
+    def _currency_is_a_code(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Z]{3}", value):
+            raise ValueError("write it as three capital letters (ISO 4217), for example EUR")
+        return value
 
     @field_validator("webhook_hosts")
     @classmethod

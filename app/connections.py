@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import selectors
 import socket
@@ -16,7 +17,17 @@ from itertools import count
 from typing import Any, Final
 
 from gunicorn.arbiter import Arbiter
+from gunicorn.http.errors import (
+    ConfigurationProblem,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    NoMoreData,
+    ParseException,
+)
 from gunicorn.workers.gthread import TConn, ThreadWorker
+from werkzeug.exceptions import BadRequest
 
 FIRST_BYTE_SECONDS: Final = 15.0
 """How long a new connection may say nothing. Browsers open some ahead of time. No thread waits for it."""
@@ -34,6 +45,14 @@ CLOSING_THREADS: Final = 2
 """They wait for clients to close what was answered for the last time."""
 
 TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+UNREADABLE: Final = (400, "Bad Request", "bad_request")
+TOO_LARGE: Final = {
+    LimitRequestLine: (414, "URI Too Long", "bad_request"),
+    LimitRequestHeaders: (431, "Request Header Fields Too Large", "bad_request"),
+}
+OUR_FAULT: Final = (ConfigurationProblem, InvalidResponseHeader, InvalidResponseHeaderName)
 
 
 class Leaving:
@@ -194,6 +213,15 @@ class TimelyWorker(ThreadWorker):  # type: ignore[misc]
         self._reading[threading.get_ident()].has_head = True
         return super().handle_request(req, conn)
 
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Any) -> None:
+        """What no request could be read from: gunicorn answers a page, and 501 for a coding that it does not know."""
+        if not isinstance(exc, ParseException) or isinstance(exc, OUR_FAULT):
+            super().handle_error(req, client, addr, exc)
+            return
+        self.log.warning("Invalid request from ip=%s: %s", (addr or ("",))[0], exc)
+        with suppress(OSError):
+            client.sendall(unreadable(exc))
+
     def murder_pending(self) -> None:
         """gunicorn calls it from its main loop, at least once a second."""
         super().murder_pending()
@@ -201,6 +229,52 @@ class TimelyWorker(ThreadWorker):  # type: ignore[misc]
         for reading in list(self._reading.values()):
             if now > reading.until:
                 _cut(reading)
+
+
+def unreadable(error: ParseException) -> bytes:
+    """The whole answer to a request that cannot be read, as a problem (RFC 9457)."""
+    status, phrase, code = next((told for kind, told in TOO_LARGE.items() if isinstance(error, kind)), UNREADABLE)
+    problem = {
+        "type": f"/api/docs#problem-{code}",
+        "title": phrase,
+        "status": status,
+        "detail": f"{str(error)[:200] or phrase}. Send a request as HTTP/1.1 has it (RFC 9112).",
+        "code": code,
+    }
+    body = json.dumps(problem).encode("ascii")
+    head = f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+    head += f"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode("ascii") + body
+
+
+class ReadableBody:
+    """A body in chunks, of which one that is none is the client's mistake (400) and no failure of the app."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def read(self, *size: int) -> Any:
+        return self._read(self._body.read, *size)
+
+    def readline(self, *size: int) -> Any:
+        return self._read(self._body.readline, *size)
+
+    def _read(self, read: Any, *size: int) -> Any:
+        try:
+            return read(*size)
+        except (ParseException, NoMoreData) as error:
+            raise BadRequest(f"The body cannot be read: {str(error)[:80]}. Send its chunks whole.") from None
+
+
+def reads_chunks(wsgi: Any) -> Any:
+    """The same WSGI application, with `ReadableBody` for bodies in chunks."""
+
+    def answered(environ: dict[str, Any], start_response: Any) -> Any:
+        if "HTTP_TRANSFER_ENCODING" in environ:
+            environ["wsgi.input"] = ReadableBody(environ["wsgi.input"])
+        return wsgi(environ, start_response)
+
+    return answered
 
 
 def _cut(reading: _Reading) -> None:

@@ -116,6 +116,12 @@ RULES: Final[Mapping[tuple[str, str], Permission | None]] = {
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
         for path in ("/api", "/api/", "/api/<path:rest>")
     },
+    **{  # what probes do not take, and a slash too many: they are told so, signed in or not
+        (method, path): PUBLIC
+        for probe in ("/healthz", "/readyz", "/metrics")
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        for path in ([f"{probe}/"] if method == "GET" else [probe, f"{probe}/"])
+    },
 }
 """(method, route) → what it takes. HEAD and OPTIONS go by GET."""
 

@@ -12,7 +12,7 @@ from gunicorn.app.base import BaseApplication
 
 from app.backends import Backends
 from app.config import Settings
-from app.connections import Leaving, LeavingArbiter, Shares, TimelyWorker, give_place
+from app.connections import Leaving, LeavingArbiter, Shares, TimelyWorker, give_place, reads_chunks
 from app.errors import BadCredentials, CannotStart, Unavailable
 from app.launcher import check_address
 from app.sharedcounts import count_together
@@ -64,6 +64,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         make_ready(backends)
         server = create_server(backends)
         server.extensions["spendscope-leaving"] = self.leaving
+        server.wsgi_app = reads_chunks(server.wsgi_app)  # type: ignore[method-assign]
         _leave_to_children()
         return server
 

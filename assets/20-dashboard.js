@@ -55,7 +55,7 @@
     if (by("filter-service")) setAll(query, "service", service || []);
     if (by("filter-region")) setAll(query, "region", region || []);
     if (by("filter-account")) setAll(query, "account", account || []);
-    if (by("metric.value")) query.set("metric", metric);
+    if (by("metric.value") && metric) query.set("metric", metric); // null: what the address has is no choice; it is said
     if (by("dates.") && start && last && drawn && (start !== drawn.days.start || last !== drawn.days.last))
       setDays(query, start.slice(0, 10), last.slice(0, 10));
     if (by("clickData")) drill(query, newest(clicks, changed, "clickData"));

@@ -30,6 +30,18 @@ def test_a_wrong_number_is_shown(name: str) -> None:
         read_settings({f"SPENDSCOPE_{name}": "ten"})
 
 
+@pytest.mark.parametrize("name", ["RETENTION_DAYS", "KEEP_JOBS_DAYS", "WATCH_SECONDS", "JOB_TIMEOUT_SECONDS"])
+def test_a_number_of_days_or_seconds_that_no_calendar_holds_is_refused(name: str) -> None:
+    with pytest.raises(CannotStart, match=f"SPENDSCOPE_{name} '99999999999': .* less than or equal to"):
+        read_settings({f"SPENDSCOPE_{name}": "99999999999"})
+
+
+@pytest.mark.parametrize("value", ["usd", "EURO", "\N{EURO SIGN}", "EUR\n"])
+def test_a_wrong_currency_is_told_how_to_write_it(value: str) -> None:
+    with pytest.raises(CannotStart, match="SPENDSCOPE_CURRENCY: write it as three capital letters"):
+        read_settings({"SPENDSCOPE_CURRENCY": value})
+
+
 def test_an_empty_variable_is_the_default() -> None:
     assert read_settings({"SPENDSCOPE_PORT": ""}).port == 8050
 

@@ -31,6 +31,7 @@ from app.errors import SpendscopeError
 from app.gate import CALLBACK_PATH, first_output
 from app.metrics import Requests, state_text
 
+PROBES: Final = ("/healthz", "/readyz", "/metrics")
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -44,6 +45,9 @@ def blueprint() -> Blueprint:
         api.add_url_rule(route.path, route.name, route.serve, methods=[route.method], provide_automatic_options=False)
     for path in ("/api", "/api/", "/api/<path:rest>"):
         api.add_url_rule(path, "unknown_path", _unknown_path, methods=METHODS, provide_automatic_options=False)
+    for probe in PROBES:  # a slash too many must not be answered by a page: whoever asks would take that for health
+        for path, methods in ((probe, METHODS[2:]), (f"{probe}/", METHODS)):
+            api.add_url_rule(path, "unknown_path", _unknown_path, methods=methods, provide_automatic_options=False)
     _answer_errors(api)
     _count(api, requests)
     api.after_request(_secure)
@@ -118,7 +122,8 @@ def _answer_errors(api: Blueprint) -> None:
 
 def _before_routing(error: HTTPException) -> Response | HTTPException:
     """Errors of requests that reached no route: a method nobody knows."""
-    return problems.of_http(error) if request.path.startswith("/api/") else error
+    ours = request.path.startswith("/api/") or request.path.rstrip("/") in PROBES
+    return problems.of_http(error) if ours else error
 
 
 def _count(api: Blueprint, requests: Requests) -> None:

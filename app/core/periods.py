@@ -58,10 +58,11 @@ class DateRange:
 def day_from(text: str, field: str) -> date:
     """An ISO date `YYYY-MM-DD` between 2000 and 2100. Raises InvalidInput naming the field and the value."""
     try:
-        day = date.fromisoformat(text) if len(text) == 10 else None
+        day = date.fromisoformat(text)
     except ValueError:
         day = None
-    if day is None or not EARLIEST <= day <= LATEST:
+    # Python also reads `2024-W36-1`.
+    if day is None or text != str(day) or not EARLIEST <= day <= LATEST:
         raise InvalidInput(
             f"{field} {text[:40]!r} is not a date. Write it as YYYY-MM-DD, between {EARLIEST} and {LATEST}.",
             field=field,

@@ -83,13 +83,19 @@ def _sums(names: Sequence[str], values: Floats, there: Any) -> dict[str, float]:
     return {name: value for _, _, name, value in sorted(compress(keys, there.tolist()))}
 
 
+def _in_two_lines(name: str) -> str:
+    """`ap-northeast-1` below `ap-`: eight names of that length have no room beside each other."""
+    first, hyphen, rest = name.partition("-")
+    return f"{escaped(first)}-<br>{escaped(rest)}" if hyphen and rest and len(name) > 10 else escaped(name)
+
+
 def per_region(
     found: Cells, *, prefix: str, short: Callable[[float], str], chosen: Mapping[str, Sequence[str]]
 ) -> Figure:
     """`short` writes an amount into a cell; `chosen` are the filters on service and region, outlined here."""
     regions, services = chosen.get("region", ()), chosen.get("service", ())
     colour = [ACCENT if not regions or name in regions else OTHER for name in found.regions]
-    names = [escaped(clipped(name, 18)) for name in found.regions]
+    names = [_in_two_lines(clipped(name, 18)) for name in found.regions]
     data: list[dict[str, Any]] = [
         {
             "type": "bar",

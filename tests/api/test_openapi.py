@@ -16,7 +16,7 @@ from tests.contracts import budgets as kept
 from tests.contracts.metadata import anomaly
 
 RANGE = f"start={FIRST}&end={END}"
-UNDOCUMENTED = {"/api", "/api/", "/api/<path:rest>", "/static/<path:filename>"}
+UNDOCUMENTED = {"/static/<path:filename>"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def rules(server: Flask) -> set[tuple[str, str]]:
     return {
         (method.lower(), re.sub(r"<(\w+)>", r"{\1}", rule.rule))
         for rule in server.url_map.iter_rules()
-        if rule.rule not in UNDOCUMENTED
+        if rule.rule not in UNDOCUMENTED and rule.endpoint != "api.unknown_path"
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
 

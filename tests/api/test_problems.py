@@ -63,6 +63,21 @@ def test_other_methods_are_405_and_name_the_right_ones(world: World, path: str, 
     assert (options.status_code, set(options.headers["Allow"].split(", "))) == (204, allowed)
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_what_probes_do_not_take_is_a_problem_too(world: World, path: str) -> None:
+    """A page in answer to `/readyz/` would be taken for readiness."""
+    for method in METHODS[2:]:
+        answer = world.client.open(path, method=method)
+        assert (answer.status_code, answer.content_type) == (405, "application/problem+json"), method
+    assert set(world.client.post(path).headers["Allow"].split(", ")) == {"GET", "HEAD"}
+    options = world.client.options(path)
+    assert (options.status_code, set(options.headers["Allow"].split(", "))) == (204, {"GET", "HEAD"})
+    for method in METHODS[:6]:
+        answer = world.client.open(f"{path}/", method=method)
+        assert (answer.status_code, answer.content_type) == (404, "application/problem+json"), method
+    assert world.client.get(path).status_code in (200, 503)
+
+
 @pytest.mark.parametrize("method", METHODS[6:])
 def test_methods_nobody_knows_are_405(world: World, method: str) -> None:
     for path in ("/api/v1/costs", "/api/nothing"):
@@ -130,6 +145,7 @@ def test_the_api_answers_in_front_of_pages_that_take_every_path(world: World) ->
     assert client.open("/api/typo", method="TRACE").content_type == "application/problem+json"
     assert client.open("/anything", method="TRACE").content_type.startswith("text/html")
     assert client.get("/healthz").text == "ok\n"
+    assert (client.get("/readyz/").status_code, client.post("/healthz").status_code) == (404, 405)
 
 
 def test_bytes_that_are_not_utf_8_are_400(world: World) -> None:

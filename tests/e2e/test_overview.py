@@ -132,6 +132,13 @@ def test_a_deep_link_shows_itself_in_controls_crumbs_and_figures(open_page: Open
     assert page.locator(".breakdown thead th").first.inner_text() == "Account"
 
 
+def test_a_cost_type_that_there_is_not_stays_in_the_address_and_is_named(open_page: Open) -> None:
+    page = open_page("?metric=usage_quantity")
+    page.wait_for_timeout(500)
+    assert page.evaluate("location.search") == "?metric=usage_quantity"
+    assert "Unknown metric 'usage_quantity'" in page.locator("body").inner_text()
+
+
 def test_clicks_drill_from_service_to_region_to_account_and_back(open_page: Open, served: Served) -> None:
     page = open_page()
     asked = callbacks(page)

@@ -216,6 +216,33 @@ def test_a11_clients_that_leave_their_end_open_hold_nobody_up(running: Running) 
         assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize(
+    ("head", "body", "status"),
+    [
+        (b"POST /api/v1/jobs HTTP/1.1", b"Transfer-Encoding: nothing\r\n\r\n{}", 400),
+        (b"POST /api/v1/jobs HTTP/1.1", b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n{}\r\n0\r\n\r\n", 400),
+        (b"POST /api/v1/jobs HTTP/1.1", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}", 400),
+        (b"POST /api/v1/jobs HTTP/1.1", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400),
+        (b"POST /api/v1/jobs HTTP/1.1", b"Content-Length: -5\r\n\r\n{}", 400),
+        (b"GET /api/v1/costs?account=" + b"1" * 9000 + b" HTTP/1.1", b"\r\n", 414),
+        (b"GET /api/v1/jobs HTTP/1.1", b"X: " + b"y" * 20_000 + b"\r\n\r\n", 431),
+        (b"GET /api/v1/jobs?kind=\xff HTTP/1.1", b"\r\n", 400),
+        (b"<script>", b"\r\n", 400),
+    ],
+)
+def test_requests_that_cannot_be_read_are_problems_and_never_failures(
+    running: Running, head: bytes, body: bytes, status: int
+) -> None:
+    headers = b"\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    with connected(running.web, head + headers + body) as client:
+        client.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    told, _, problem = answer.partition(b"\r\n\r\n")
+    assert told.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Content-Type: application/problem+json" in told
+    assert json.loads(problem)["status"] == status
+
+
 @pytest.mark.soak
 def test_a11_slow_clients_are_left_and_others_served(tmp_path: Path) -> None:
     """A byte now and then, in the head and in the body, on more connections than there are threads."""

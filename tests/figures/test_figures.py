@@ -64,6 +64,17 @@ def test_daily_bars_holes_and_hatches() -> None:
     assert figure["layout"]["annotations"][0]["text"] == "Settling"
 
 
+def test_long_names_of_regions_stand_in_two_lines() -> None:
+    found = regions.cells(
+        frame([("a", name) for name in ("ap-northeast-1", "us-east-1", "<b>-northeast-1")], [[3.0], [2.0], [1.0]], ("service", "region")),
+        (),
+        (),
+    )  # fmt: skip
+    names = regions.per_region(found, prefix="$", short=str, chosen={})["layout"]["xaxis"]["ticktext"]
+    assert names[:2] == ["ap-<br>northeast-1", "us-east-1"]
+    assert names[2].startswith("&lt;b")
+
+
 def test_regions_add_up_within_the_chosen_services() -> None:
     found = frame([("ec2", "us"), ("ec2", "eu"), ("s3", "us")], [[100.0], [50.0], [30.0]], ("service", "region"))
     every = regions.cells(found, (), ())

@@ -40,6 +40,7 @@ def test_period_or_days(search: str, period: str | None, first: str, end: str) -
         ("?start=2026-10-01", "end is missing"),
         ("?start=2026-10-08&end=2026-10-01", "is not before end"),
         ("?start=2026-13-01&end=2026-10-01", "start '2026-13-01' is not a date"),
+        ("?start=2026-W36-1&end=2026-10-01", "start '2026-W36-1' is not a date"),
         ("?start=2000-01-01&end=2026-10-01", "a page shows at most"),
         ("?metric=net_cost", "Unknown metric 'net_cost'"),
         ("?metric=usage_quantity", "Unknown metric 'usage_quantity'"),
