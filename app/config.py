@@ -360,12 +360,21 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
         raise CannotStart("; ".join(_wrong(found) for found in error.errors())) from None
 
 
+FORMS: Final = {
+    "int_parsing": "must be a whole number, written in digits",
+    "float_parsing": "must be a number, written in digits",
+    "bool_parsing": "must be true or false",
+}
+"""What a value must look like, by pydantic's name of the error."""
+
+
 def _wrong(found: ErrorDetails) -> str:
     """The variable, its value where it cannot hold a secret (a text may: an address with a password), and why."""
     name = str(found["loc"][0])
     annotation = Settings.model_fields[name].annotation
     shown = f" {str(found['input'])[:40]!r}" if annotation in NUMBERS else ""
-    return f"{environment_name(name)}{shown}: {found['msg'].removeprefix('Value error, ')}"
+    said = FORMS.get(found["type"]) or found["msg"].removeprefix("Value error, ")
+    return f"{environment_name(name)}{shown}: {said.replace('Input should be', 'must be')}"
 
 
 def _file_value(variable: str, path: str) -> str:

@@ -46,6 +46,7 @@ def create_app(backends: Backends) -> Dash:
         assets_folder=str(ASSETS),
         index_string=shell.index_string(),
         title="Spendscope",
+        description=shell.DESCRIPTION,
         update_title="",
         on_error=_failed,
         enable_mcp=False,

@@ -36,6 +36,20 @@ def test_a_number_of_days_or_seconds_that_no_calendar_holds_is_refused(name: str
         read_settings({f"SPENDSCOPE_{name}": "99999999999"})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PORT", "web", "'web': must be a whole number, written in digits"),
+        ("PORT", "99999", "'99999': must be less than or equal to 65535"),
+        ("RESTATEMENT_NOTICE_PERCENT", "much", "'much': must be a number, written in digits"),
+        ("DEMO", "maybe", "'maybe': must be true or false"),
+    ],
+)
+def test_a_wrong_setting_says_what_it_must_be(name: str, value: str, said: str) -> None:
+    with pytest.raises(CannotStart, match=f"^SPENDSCOPE_{name} {said}$"):
+        read_settings({f"SPENDSCOPE_{name}": value})
+
+
 @pytest.mark.parametrize("value", ["usd", "EURO", "\N{EURO SIGN}", "EUR\n"])
 def test_a_wrong_currency_is_told_how_to_write_it(value: str) -> None:
     with pytest.raises(CannotStart, match="SPENDSCOPE_CURRENCY: write it as three capital letters"):

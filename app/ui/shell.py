@@ -22,13 +22,14 @@ class Ids(StrEnum):
     PATH = "_pages_location"
 
 
+DESCRIPTION = "What the cloud costs, what drives it, and how far each figure can be trusted."
+
 INDEX = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta name="description" content="What the cloud costs, what drives it, and how far each figure can be trusted.">
 {%metas%}
 <title>{%title%}</title>
 <script>{theme_script}</script>

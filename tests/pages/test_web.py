@@ -15,6 +15,7 @@ import brotli
 import plotly
 import pytest
 
+from app.ui.shell import DESCRIPTION
 from app.web import ASSETS, create_app
 from tests.memory import memory_backends
 
@@ -52,6 +53,11 @@ def test_everything_the_page_loads_is_local_and_there(client: Any) -> None:
     styles = (ASSETS / "10-spendscope.css").read_text()
     for address in re.findall(r'url\("([^"]+)"\)', styles):
         assert (ASSETS / address).exists(), address
+
+
+def test_the_page_describes_itself_once(client: Any) -> None:
+    html = client.get("/").get_data(as_text=True)
+    assert re.findall(r'<meta name="description" content="([^"]*)', html) == [DESCRIPTION]
 
 
 def test_the_first_page_is_small(client: Any) -> None:
