@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from app.backends import Backends
 from app.core.jobs import Job
 from app.errors import Unavailable
 from app.jobs import submit
-from tests.api.conftest import NOW, empty_backends
+from tests.api.conftest import NOW, backends_at, empty_backends
 from tests.arrivals import HEADER
 from tests.e2e.conftest import Served
 from tests.e2e.test_overview import AXE, Open, callbacks, open_page, violations
@@ -76,19 +77,38 @@ def day_file(cost: str = "10.5") -> bytes:
     return (HEADER + "".join(f"{name},S3,eu,{cost},{cost},{cost},1\n" for name in ACCOUNTS)).encode()
 
 
-@pytest.fixture
-def operated(tmp_path: Path, profiles: list[Any]) -> Iterator[Operated]:
-    """25 days of three accounts that end yesterday; one day never came, one was refused."""
+def at(root: Path) -> tuple[Backends, Working]:
+    """Real embedded parts over what is there, and their worker."""
     ticks, queue = itertools.count(), Working()
-    backends = replace(
-        empty_backends(tmp_path), queue=queue, clock=lambda: NOW + timedelta(milliseconds=next(ticks)), memo={}
-    )
+    backends = replace(backends_at(root), queue=queue, clock=lambda: NOW + timedelta(milliseconds=next(ticks)), memo={})
     queue.backends = backends
-    found = Operated(Served(backends), backends, queue)
+    return backends, queue
+
+
+@pytest.fixture(scope="module")
+def three_weeks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """25 days of three accounts that end yesterday; one day never came, one was refused. Each test opens it anew.
+
+    The ledger knows the source by its address: what is opened is always in the same place, and a copy is kept beside.
+    """
+    root = tmp_path_factory.mktemp("operated") / "live"
+    empty_backends(root).metadata.close()
+    backends, _ = at(root)
     for day in (TODAY - timedelta(days=n) for n in range(1, 26)):
         if day != MISSING:
-            found.write(day, day_file("1.2.3" if day == REFUSED else "10.5"))
+            (root / "costs" / f"{day}.csv").write_bytes(day_file("1.2.3" if day == REFUSED else "10.5"))
             run_job(backends, submitted(backends, day).id, HANDLERS)
+    backends.metadata.close()
+    shutil.copytree(root, root.with_name("kept"))
+    return root
+
+
+@pytest.fixture
+def operated(three_weeks: Path, profiles: list[Any]) -> Iterator[Operated]:
+    shutil.rmtree(three_weeks)
+    shutil.copytree(three_weeks.with_name("kept"), three_weeks)
+    backends, queue = at(three_weeks)
+    found = Operated(Served(backends), backends, queue)
     yield found
     for profile in profiles:
         profile.close()
