@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shutil
 import threading
@@ -77,19 +78,25 @@ def day_file(cost: str = "10.5") -> bytes:
     return (HEADER + "".join(f"{name},S3,eu,{cost},{cost},{cost},1\n" for name in ACCOUNTS)).encode()
 
 
-def at(root: Path) -> tuple[Backends, Working]:
-    """Real embedded parts over what is there, and their worker."""
-    ticks, queue = itertools.count(), Working()
+def at(root: Path, began: int = 0) -> tuple[Backends, Working]:
+    """Real embedded parts over what is there, and their worker; `began` ms after NOW."""
+    ticks, queue = itertools.count(began), Working()
     backends = replace(backends_at(root), queue=queue, clock=lambda: NOW + timedelta(milliseconds=next(ticks)), memo={})
     queue.backends = backends
     return backends, queue
+
+
+def copied(root: Path, to: Path) -> None:
+    shutil.copytree(root, to, ignore=shutil.ignore_patterns("costs"))
+    shutil.copytree(root / "costs", to / "costs", copy_function=os.link)
 
 
 @pytest.fixture(scope="module")
 def three_weeks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """25 days of three accounts that end yesterday; one day never came, one was refused. Each test opens it anew.
 
-    The ledger knows the source by its address: what is opened is always in the same place, and a copy is kept beside.
+    The ledger knows the source by its address and a file by its inode: what is opened is always in the same place, a
+    copy is kept beside, and the files of costs, which nobody writes into, are linked.
     """
     root = tmp_path_factory.mktemp("operated") / "live"
     empty_backends(root).metadata.close()
@@ -99,15 +106,15 @@ def three_weeks(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / "costs" / f"{day}.csv").write_bytes(day_file("1.2.3" if day == REFUSED else "10.5"))
             run_job(backends, submitted(backends, day).id, HANDLERS)
     backends.metadata.close()
-    shutil.copytree(root, root.with_name("kept"))
+    copied(root, root.with_name("kept"))
     return root
 
 
 @pytest.fixture
 def operated(three_weeks: Path, profiles: list[Any]) -> Iterator[Operated]:
     shutil.rmtree(three_weeks)
-    shutil.copytree(three_weeks.with_name("kept"), three_weeks)
-    backends, queue = at(three_weeks)
+    copied(three_weeks.with_name("kept"), three_weeks)
+    backends, queue = at(three_weeks, began=10_000)
     found = Operated(Served(backends), backends, queue)
     yield found
     for profile in profiles:
