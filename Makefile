@@ -9,12 +9,12 @@ MONGO_TEST := .venv-mongo-test
 run: setup
 	@$(BIN)/spendscope up
 
-# A process a core; in one, as `-s` needs: make test ARGS=-n0
+# A process more than cores (tests/turns.py); in one, as `-s` needs: make test ARGS=-n0
 test: setup-dev
 	@scripts/system-packages
 	@scripts/node-packages
 	@$(MAKE) --silent $(MONGO_TEST)/.installed || echo "MongoDB's tests will be skipped unless a server is here"
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # The MongoDB adapter's contract, on a server of its own environment: GPL, for these tests only.
 mongo-test: setup-dev $(MONGO_TEST)/.installed

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,13 @@ def looked_at(built: Path) -> Path:
     with found.copied(built, root) as opened:
         detect(opened)
     return root
+
+
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Of `-n auto`. Here, as it is asked before plugins are added; who sets xdist's own variable has the last word."""
+    cores = yield
+    return cores if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") else turns.processes(cores)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +19,8 @@ MODULES = {
 }
 
 
-def imports(module: str, *, lazy: bool = True) -> set[str]:
+@cache
+def imports(module: str, *, lazy: bool = True) -> frozenset[str]:
     """Project modules that `module` imports; those under TYPE_CHECKING never count, those inside functions if `lazy`."""
     tree = ast.parse(MODULES[module].read_text("utf-8"))
     found: set[str] = set()
@@ -38,7 +40,7 @@ def imports(module: str, *, lazy: bool = True) -> set[str]:
                 for alias in node.names
             )
         todo.extend(ast.iter_child_nodes(node))
-    return found
+    return frozenset(found)
 
 
 PURE = ("app.core",)

@@ -14,8 +14,10 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import pytest
+
 from tests.forking import context
-from tests.turns import Turns
+from tests.turns import Turns, processes
 
 ROOT = Path(__file__).parent.parent
 
@@ -89,21 +91,34 @@ def test_one_that_is_killed_gives_its_turn_up(tmp_path: Path) -> None:
     here.close()
 
 
+@pytest.mark.parametrize(("cores", "count"), [(1, 2), (2, 3), (3, 4), (64, 4)])
+def test_there_is_one_process_more_than_cores(cores: int, count: int) -> None:
+    assert processes(cores) == count
+
+
+@pytest.mark.parametrize(("said", "count"), [("", processes(len(os.sched_getaffinity(0)))), ("1", 1), ("7", 7)])
+def test_the_suite_asks_for_as_many(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, said: str, count: int
+) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", said)
+    assert request.config.hook.pytest_xdist_auto_num_workers(config=request.config) == count
+
+
 # --- whole runs
 
 
 def ran(folder: Path, tests: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """pytest over a file with these tests, in two processes, as `make test` calls it."""
+    """pytest over a file with these tests, in three processes, as `make test` on two cores calls it."""
     (folder / "test_it.py").write_text(dedent(tests))
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = alone\nfilterwarnings = error\naddopts = -ra\n")
     plugins = ["-p", "xdist", "-p", "tests.turns", "-p", "no:cacheprovider"]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *plugins, "-n", "2", "--dist", "worksteal", *arguments, str(folder)],
+        [sys.executable, "-m", "pytest", *plugins, "-n", "3", "--dist", "worksteal", *arguments, str(folder)],
         cwd=ROOT, env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
 
-def test_in_a_run_of_two_processes_those_that_measure_are_alone(tmp_path: Path) -> None:
+def test_in_a_run_of_three_processes_those_that_measure_are_alone(tmp_path: Path) -> None:
     tests = f"""
         import json, os, time
         import pytest
@@ -137,8 +152,8 @@ def test_in_a_run_of_two_processes_those_that_measure_are_alone(tmp_path: Path) 
         if one[2] < other[3] and other[2] < one[3]
     ]
     assert len(times) == 33
-    assert len({process for _, process, _, _ in times}) == 2
-    assert together, "two processes work at once"
+    assert len({process for _, process, _, _ in times}) == 3
+    assert together, "several processes work at once"
     assert not [pair for pair in together if pair[0][0] or pair[1][0]]
 
 

@@ -53,6 +53,17 @@ class Turns:
         self.alone = None
 
 
+MOST = 4
+"""Browsers and servers come on top of the processes, and each takes its memory."""
+
+
+def processes(cores: int) -> int:
+    """How many share the tests out: one more than cores. For a third of the time a test waits, for a browser, a worker
+    or a server; meanwhile somebody else can work. More would make those wait longer that expect something within seconds.
+    """
+    return min(cores + 1, MOST)
+
+
 # --- the plugin -------------------------------------------------------------------------------------------------------
 
 TURNS = pytest.StashKey[Turns]()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 from flask import Blueprint, Request, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, default_exceptions
@@ -61,11 +62,16 @@ def _routes(requests: Requests) -> tuple[Route, ...]:
             text, content_type="text/plain; version=0.0.4; charset=utf-8", headers={"Cache-Control": "no-store"}
         )
 
+    @cache
+    def document() -> dict[str, Any]:
+        """Written when somebody asks for it: a web server that starts would wait for it."""
+        return openapi.document(routes)
+
     def openapi_json(_: Arguments) -> Response:
-        return openapi.json_of(document)
+        return openapi.json_of(document())
 
     def docs(_: Arguments) -> Response:
-        return openapi.page_of(document)
+        return openapi.page_of(document())
 
     routes = (
         *costs.ROUTES,
@@ -84,7 +90,6 @@ def _routes(requests: Requests) -> tuple[Route, ...]:
         *health.ROUTES,
         Route("GET", "/metrics", metrics, "For Prometheus", "text/plain", parameters=None, tag="operations"),
     )
-    document = openapi.document(routes)
     return routes
 
 

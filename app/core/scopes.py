@@ -160,13 +160,16 @@ def _sums_over(
         found: Any = np.bincount(labels[where], weights=values[where].astype(np.float64), minlength=number)
         return np.asarray(found, np.float64)
 
-    expected, excess = added(recent.expected[ages].sum(0)), added(recent.excess[ages].sum(0))
+    excess = added(recent.excess[ages].sum(0))
+    worth = (excess >= days * watched.materiality.daily) & (excess >= limits.worth * watched.materiality.total)
+    if not worth.any():  # on most days: a sum of large dollars is rare
+        return
+    expected = added(recent.expected[ages].sum(0))
     correlated = 1 + AUTOCORRELATION * (days > 1)
     variance = added(((recent.expected[ages] * recent.spread[ages]) ** 2).sum(0) * correlated)
     members = added(good)
     moving = added(good, good & (recent.off[ages].mean(0) > SUM_MOVING))
     score = excess / np.sqrt(np.maximum(variance + (limits.sums_drift * expected) ** 2, 1e-12))
-    worth = (excess >= days * watched.materiality.daily) & (excess >= limits.worth * watched.materiality.total)
     high = worth & (score > limits.sums) & (excess > limits.least_sums * expected)
     for label in np.flatnonzero(high & (members >= 2) & (moving >= SUM_SHARE * members)).tolist():
         inside = np.flatnonzero(good & (labels == label))

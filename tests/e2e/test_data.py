@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from app.backends import Backends
 from app.core.jobs import Job
 from app.errors import Unavailable
 from app.jobs import submit
-from tests.api.conftest import NOW, empty_backends
+from tests.api.conftest import NOW, backends_at, empty_backends
 from tests.arrivals import HEADER
 from tests.e2e.conftest import Served
 from tests.e2e.test_overview import AXE, Open, callbacks, open_page, violations
@@ -76,19 +78,44 @@ def day_file(cost: str = "10.5") -> bytes:
     return (HEADER + "".join(f"{name},S3,eu,{cost},{cost},{cost},1\n" for name in ACCOUNTS)).encode()
 
 
-@pytest.fixture
-def operated(tmp_path: Path, profiles: list[Any]) -> Iterator[Operated]:
-    """25 days of three accounts that end yesterday; one day never came, one was refused."""
-    ticks, queue = itertools.count(), Working()
-    backends = replace(
-        empty_backends(tmp_path), queue=queue, clock=lambda: NOW + timedelta(milliseconds=next(ticks)), memo={}
-    )
+def at(root: Path, began: int = 0) -> tuple[Backends, Working]:
+    """Real embedded parts over what is there, and their worker; `began` ms after NOW."""
+    ticks, queue = itertools.count(began), Working()
+    backends = replace(backends_at(root), queue=queue, clock=lambda: NOW + timedelta(milliseconds=next(ticks)), memo={})
     queue.backends = backends
-    found = Operated(Served(backends), backends, queue)
+    return backends, queue
+
+
+def copied(root: Path, to: Path) -> None:
+    shutil.copytree(root, to, ignore=shutil.ignore_patterns("costs"))
+    shutil.copytree(root / "costs", to / "costs", copy_function=os.link)
+
+
+@pytest.fixture(scope="module")
+def three_weeks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """25 days of three accounts that end yesterday; one day never came, one was refused. Each test opens it anew.
+
+    The ledger knows the source by its address and a file by its inode: what is opened is always in the same place, a
+    copy is kept beside, and the files of costs, which nobody writes into, are linked.
+    """
+    root = tmp_path_factory.mktemp("operated") / "live"
+    empty_backends(root).metadata.close()
+    backends, _ = at(root)
     for day in (TODAY - timedelta(days=n) for n in range(1, 26)):
         if day != MISSING:
-            found.write(day, day_file("1.2.3" if day == REFUSED else "10.5"))
+            (root / "costs" / f"{day}.csv").write_bytes(day_file("1.2.3" if day == REFUSED else "10.5"))
             run_job(backends, submitted(backends, day).id, HANDLERS)
+    backends.metadata.close()
+    copied(root, root.with_name("kept"))
+    return root
+
+
+@pytest.fixture
+def operated(three_weeks: Path, profiles: list[Any]) -> Iterator[Operated]:
+    shutil.rmtree(three_weeks)
+    copied(three_weeks.with_name("kept"), three_weeks)
+    backends, queue = at(three_weeks, began=10_000)
+    found = Operated(Served(backends), backends, queue)
     yield found
     for profile in profiles:
         profile.close()
