@@ -362,6 +362,7 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
 
 FORMS: Final = {
     "int_parsing": "must be a whole number, written in digits",
+    "decimal_parsing": "must be a number, written in digits",
     "float_parsing": "must be a number, written in digits",
     "bool_parsing": "must be true or false",
 }

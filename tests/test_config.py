@@ -42,6 +42,7 @@ def test_a_number_of_days_or_seconds_that_no_calendar_holds_is_refused(name: str
         ("PORT", "web", "'web': must be a whole number, written in digits"),
         ("PORT", "99999", "'99999': must be less than or equal to 65535"),
         ("RESTATEMENT_NOTICE_PERCENT", "much", "'much': must be a number, written in digits"),
+        ("LEASE_SECONDS", "long", "'long': must be a number, written in digits"),
         ("DEMO", "maybe", "'maybe': must be true or false"),
     ],
 )
