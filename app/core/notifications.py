@@ -8,7 +8,6 @@ sending and recording sends the same message again under the same id.
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,13 +64,9 @@ class Notification:
 
 def plain(text: str, most: int) -> str:
     """One line without control, direction-changing or half characters, at most `most` long."""
-    safe = "".join(" " if _is_control(letter) else letter for letter in text[:MOST_READ])
+    read = text[:MOST_READ]
+    safe = read if read.isprintable() else "".join(letter if letter.isprintable() else " " for letter in read)
     return cut(" ".join(safe.split()), most)
-
-
-def _is_control(letter: str) -> bool:
-    """Controls, formats (bidirectional overrides among them), surrogates, line and paragraph separators."""
-    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def cut(text: str, most: int) -> str:
