@@ -22,13 +22,12 @@ from typing import Final
 
 from app.adapters.parquet import ParquetCostStore
 from bench.files import daily_csv
-from bench.pages import ask, draw_request, free_port
+from bench.pages import ask, cpu_seconds, draw_request, free_port
 
 SIZES: Final = ((1_000, 31), (20_000, 15), (200_000, 4), (1_000_000, 2))
 """Rows a day, and days."""
 
 MB: Final = 2**20
-TICKS: Final = os.sysconf("SC_CLK_TCK")
 NAMES: Final = ("web", "worker", "scheduler", "valkey", "redis")
 
 
@@ -40,12 +39,6 @@ def table_of(pid: int, name: str) -> int:
     except OSError:
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{label}:"))
-
-
-def cpu_seconds(pid: int) -> float:
-    """Of a process and its children that have ended."""
-    parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, parts[11:15])) / TICKS
 
 
 def children(pid: int) -> list[int]:

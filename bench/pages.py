@@ -27,6 +27,7 @@ from bench.usual_page import questions
 DAYS = 400
 CLIENTS = 20
 SECONDS = 6.0
+TICKS = os.sysconf("SC_CLK_TCK")
 PER_ACCOUNT = len(SERVICES) * len(REGIONS)
 
 
@@ -220,13 +221,32 @@ def requests_to(port: int, seeded: Seeded) -> list[bytes]:
 
 def memory(pid: int) -> tuple[float, float]:
     """RSS and PSS of a process and its children, in MB."""
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
     rss = pss = 0
-    for process in [str(pid), *children]:
+    for process in processes(pid):
         for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
             rss += int(line.split()[1]) if line.startswith("Rss:") else 0
             pss += int(line.split()[1]) if line.startswith("Pss:") else 0
     return rss / 1024, pss / 1024
+
+
+def processes(pid: int) -> list[int]:
+    """It and its children."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [pid, *map(int, found.split())]
+
+
+def until_idle(pid: int) -> None:
+    """Wait for what is still being worked out for clients that have gone: the next measurement would share the machine with it."""
+    before, until = -1.0, time.monotonic() + 180
+    while (now := sum(map(cpu_seconds, processes(pid)))) > before and time.monotonic() < until:
+        before = now
+        time.sleep(0.3)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of a process and its children that have ended."""
+    parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, parts[11:15])) / TICKS
 
 
 def free_port() -> int:
@@ -251,6 +271,7 @@ def measured(seeded: Seeded) -> list[tuple[str, ...]]:
             a = closed_loop(("127.0.0.1", first), mine, connections=CLIENTS, seconds=SECONDS)
             b = closed_loop(("127.0.0.1", second), theirs, connections=CLIENTS, seconds=SECONDS)
             rounds.append((a, b))
+            until_idle(usual_pid)
         ratios = sorted(a.requests_a_second / b.requests_a_second for a, b in rounds)
         a, b = sorted(rounds, key=lambda pair: pair[0].requests_a_second)[1]
         errors = sum(x.errors + y.errors for x, y in rounds)
@@ -278,6 +299,7 @@ def measured(seeded: Seeded) -> list[tuple[str, ...]]:
         tell(beside_bare(seeded, first, mine, size))
         burst = bursts(("127.0.0.1", first), mine, users=CLIENTS, rounds=10)
         usual_burst = bursts(("127.0.0.1", second), theirs, users=CLIENTS, rounds=3, pause=2)
+        until_idle(usual_pid)
         tell(
             (
                 f"burst of {CLIENTS} users, {size}",
