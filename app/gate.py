@@ -35,6 +35,9 @@ SIGN_ON, SIGN_ON_BACK = "/login/sso", SIGN_ON_CALLBACK
 ACCOUNT, OWN_PASSWORD, OWN_TOKENS = "/account", "/account/password", "/account/tokens"
 USERS, USER, AUDIT = "/users", "/users/<id>", "/audit"
 
+PROBES: Final = ("/healthz", "/readyz", "/metrics")
+"""What tells machines how this one is, beside the API and its paths."""
+
 RULES: Final[Mapping[tuple[str, str], Permission | None]] = {
     ("GET", "/"): READ,
     ("GET", "/<path:path>"): READ,
@@ -118,7 +121,7 @@ RULES: Final[Mapping[tuple[str, str], Permission | None]] = {
     },
     **{  # what probes do not take, and a slash too many: they are told so, signed in or not
         (method, path): PUBLIC
-        for probe in ("/healthz", "/readyz", "/metrics")
+        for probe in PROBES
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
         for path in ([f"{probe}/"] if method == "GET" else [probe, f"{probe}/"])
     },

@@ -29,10 +29,9 @@ from app.api import (
 from app.api.routes import Arguments, Route
 from app.backends import current
 from app.errors import SpendscopeError
-from app.gate import CALLBACK_PATH, first_output
+from app.gate import CALLBACK_PATH, PROBES, first_output
 from app.metrics import Requests, state_text
 
-PROBES: Final = ("/healthz", "/readyz", "/metrics")
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
